@@ -1,0 +1,1 @@
+"""How good a model is, how sure we are of it, and whether that is enough."""

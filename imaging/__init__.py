@@ -1,0 +1,1 @@
+"""DICOM and data sets: reading, de-identification, the manifest, statistics, splits."""

@@ -1,0 +1,9 @@
+"""The two ways a run ends badly. Neither message may hold a tag value or a path with PHI."""
+
+
+class BadInput(ValueError):
+    """What was given cannot be used; says where and the way out. The command exits with 2."""
+
+
+class StepFailed(RuntimeError):
+    """A step looked at its inputs and says no; what it wrote so far is kept. Exits with 1."""

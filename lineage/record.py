@@ -1,0 +1,27 @@
+"""The record that every output carries: anything found in a bucket explains itself."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lineage.digest import RECORD, tree_digest
+
+
+def leave_record(output: Path, **facts: Any) -> str:
+    """Write `.lineage.json` into an output directory and return the directory's digest.
+
+    Facts are JSON values: step, code, config, environment, inputs (name to digest).
+    """
+    content = tree_digest(output)
+    made_at = datetime.now(UTC).isoformat(timespec="seconds")
+    record = {**facts, "content": content, "made_at": made_at}
+    (output / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+    return content
+
+
+def read_record(output: Path) -> dict[str, Any]:
+    """What made this directory; empty for one that no step made."""
+    path = output / RECORD
+    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return record

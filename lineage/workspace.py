@@ -1,0 +1,79 @@
+"""Where everything of one workspace lies: `.lightbox/` here, or `LIGHTBOX_HOME`."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from lineage.digest import keyed_digest
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder that holds all state of one user or project on one machine."""
+
+    home: Path
+
+    @property
+    def store(self) -> Path:
+        """Content-addressed outputs of steps."""
+        return self.home / "store"
+
+    @property
+    def runs(self) -> Path:
+        """One folder per run: what ran, what was reused, how it ended."""
+        return self.home / "runs"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Tracking and registry address; a server's URL in `MLFLOW_TRACKING_URI` wins."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.home / "mlartifacts"
+
+    @property
+    def audit_log(self) -> Path:
+        return self.home / "audit.db"
+
+    @property
+    def endpoint(self) -> Path:
+        """The served variants' state, log and captured traffic."""
+        return self.home / "endpoint"
+
+    @property
+    def requests(self) -> Path:
+        """Requests for a new run, one JSON file each."""
+        return self.home / "requests"
+
+    @property
+    def ledgers(self) -> Path:
+        """Decisions that outlive a run: split assignments, openings of the sealed test split."""
+        return self.home / "ledgers"
+
+    def secret(self, name: str) -> bytes:
+        """Read a 32-byte secret, made at first use and readable by its owner only."""
+        path = self.home / "secrets" / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            draft = path.with_name(f".{name}.{os.getpid()}")
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+            try:
+                os.link(draft, path)  # never replaces a key that another process just made
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        return bytes.fromhex(path.read_text().strip())
+
+    def fingerprint(self, name: str) -> str:
+        """Tell two keys apart without telling anything of either."""
+        return keyed_digest(self.secret(name), "fingerprint", name)[:16]
+
+
+def workspace() -> Workspace:
+    """The workspace in force: `LIGHTBOX_HOME`, or `.lightbox/` under the current folder."""
+    return Workspace(Path(os.environ.get("LIGHTBOX_HOME") or ".lightbox").absolute())

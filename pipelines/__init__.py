@@ -1,0 +1,1 @@
+"""What runs, and where. Start with `model_lifecycle.py`."""

@@ -1,0 +1,1 @@
+"""One predictor, and the places that serve it."""
