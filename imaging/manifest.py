@@ -1,0 +1,107 @@
+"""The manifest: one typed row per instance, the only thing that later steps read to find images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+MANIFEST = "manifest.parquet"
+
+# How an image looks, in numbers; see imaging/statistics.py.
+STATISTICS = (
+    "intensity_mean",
+    "intensity_std",
+    "intensity_p01",
+    "intensity_p50",
+    "intensity_p99",
+    "noise_sigma",
+    "sharpness",
+    "entropy_bits",
+    "border_mean",
+)
+# What the header says of the acquisition; none of it identifies anybody.
+HEADER_FIELDS = (
+    "modality",
+    "manufacturer",
+    "model_name",
+    "scanner",
+    "view_position",
+    "photometric_interpretation",
+    "rows",
+    "columns",
+    "bits_stored",
+    "pixel_spacing_mm",
+)
+AGE_BANDS = ("<40", "40-59", "60+", "unknown")
+
+_COLUMNS = {
+    "instance_uid": ("string", False),
+    "series_uid": ("string", True),
+    "study_uid": ("string", True),
+    "patient_id": ("string", False),
+    "path": ("string", False),
+    "source_format": ("string", False),
+    "sha256": ("string", False),
+    "pixel_sha256": ("string", False),
+    "file_bytes": ("int64", False),
+    "label": ("int8", False),
+    "sex": ("string", True),
+    "age_years": ("float32", True),
+    "scanner": ("string", True),
+    "site": ("string", True),
+    "modality": ("string", True),
+    "manufacturer": ("string", True),
+    "model_name": ("string", True),
+    "view_position": ("string", True),
+    "photometric_interpretation": ("string", True),
+    "transfer_syntax": ("string", True),
+    "study_date": ("date32", True),
+    "rows": ("int32", False),
+    "columns": ("int32", False),
+    "bits_stored": ("int16", False),
+    "pixel_spacing_mm": ("float32", True),
+    **{name: ("float32", False) for name in STATISTICS},
+}
+
+
+def schema() -> "pa.Schema":
+    """Column names, types and which may be empty, in the order of the file."""
+    import pyarrow as pa
+
+    return pa.schema(
+        pa.field(name, getattr(pa, kind)(), nullable) for name, (kind, nullable) in _COLUMNS.items()
+    )
+
+
+def write_manifest(rows: list[dict[str, Any]], snapshot: Path) -> None:
+    """Write rows, sorted by instance, so that the order of reading leaves no trace.
+
+    Raises:
+        pyarrow.ArrowInvalid, ArrowTypeError: A value does not fit its column.
+        ValueError: A column that must be filled holds an empty value.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    ordered = sorted(rows, key=lambda row: str(row["instance_uid"]))
+    table = pa.Table.from_pylist(ordered, schema=schema())
+    for field in table.schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"manifest column {field.name} has empty values")
+    pq.write_table(table, snapshot / MANIFEST, compression="zstd")
+
+
+def read_manifest(snapshot: Path) -> "pd.DataFrame":
+    """The manifest as a DataFrame, one row per instance, sorted by `instance_uid`."""
+    import pandas as pd
+
+    return pd.read_parquet(snapshot / MANIFEST)
+
+
+def age_band(age_years: float | None) -> str:
+    """Place an age in years into one of `AGE_BANDS`."""
+    if age_years is None or age_years != age_years:
+        return "unknown"
+    return "<40" if age_years < 40 else "40-59" if age_years < 60 else "60+"
