@@ -1,0 +1,42 @@
+# Needs Python 3.11, make and a C compiler; everything else comes into .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV := 0.13.8
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check clean
+
+help:  ## say what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## create .venv with exactly the pinned packages
+
+# uv reads the same places that pip does, and installs in seconds what takes pip minutes.
+# Bytecode is compiled here once, or the first import of MONAI alone takes half a minute.
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@echo "Installing the pinned packages into $(VENV) ..."
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	UV_FIND_LINKS="$(PIP_FIND_LINKS)" UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet \
+		--python $(BIN)/python --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install  ## the whole life of a model on phantom DICOM
+	$(BIN)/lightbox demo
+
+test: install  ## the tests
+	$(BIN)/python -m pytest
+
+check: install  ## style, types, layers, docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/test_docs.py
+
+clean:  ## remove all that the above made
+	-@test ! -x $(BIN)/lightbox || $(BIN)/lightbox endpoint stop >/dev/null 2>&1
+	rm -rf $(VENV) .lightbox .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

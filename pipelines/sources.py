@@ -1,0 +1,45 @@
+"""Where a source's data lies on this machine: a path, or what the registry holds of a champion."""
+
+from pathlib import Path
+
+from lineage.errors import BadInput
+from lineage.workspace import Workspace
+from pipelines.graph import Source
+
+# What each scheme takes out of the registry; a champion that is not there is an empty folder.
+CHAMPION = {"champion": "model", "champion-reference": "reference", "champion-snapshot": "snapshot"}
+
+
+def resolve(source: Source, workspace: Workspace) -> Path:
+    """Find a source's data; what comes from the registry is fetched and checked by digest.
+
+    Raises:
+        BadInput: Nothing lies there; the message names the setting to change.
+    """
+    scheme, separator, name = source.uri.partition(":")
+    if separator and scheme in CHAMPION:
+        return _of_champion(name, CHAMPION[scheme], workspace)
+    if not source.uri:
+        # Nothing was captured yet: an empty folder, so that "no traffic" is an answer, not a crash.
+        captured = workspace.endpoint / "captured"
+        captured.mkdir(parents=True, exist_ok=True)
+        return captured
+    path = Path(source.uri).absolute()
+    if not path.exists():
+        raise BadInput(f"sources.{source.name}: {source.uri} does not exist")
+    return path
+
+
+def _of_champion(name: str, what: str, workspace: Workspace) -> Path:
+    from registry import mlflow_registry
+
+    digest = mlflow_registry.quick_champion_digest(name)
+    place = workspace.home / "champions" / (digest or "none") / what
+    if digest is None:
+        place.mkdir(parents=True, exist_ok=True)
+    elif not place.is_dir():
+        champion = mlflow_registry.champion(name)
+        if champion is None:
+            raise BadInput(f"{name} lost its champion while it was being looked up; run again")
+        mlflow_registry.download(champion, what, place)
+    return place
