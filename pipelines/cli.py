@@ -1,0 +1,425 @@
+"""The `lightbox` command. Thin: parse, call, print. Heavy imports stay inside the commands.
+
+Exit codes: 0 done, 1 a step failed, 2 bad input, 3 the gate refused, 4 waits for approval,
+5 the canary was rolled back.
+"""
+
+import getpass
+import json
+import logging
+import os
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipelines.backends.local import Run
+    from pipelines.config import LifecycleConfig
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one setting."
+)
+
+
+def main() -> None:
+    """Run the command; whatever goes wrong ends in one clear sentence and an exit code."""
+    from lineage.errors import BadInput, StepFailed
+
+    _quieten()
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+    except BadInput as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except StepFailed as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("LIGHTBOX_DEBUG"):
+            raise
+        # The message of an unforeseen error may quote data, so only its kind and place are told.
+        click.echo(f"error: {type(error).__name__} at {_place(error)}; this is a defect.", err=True)
+        click.echo("LIGHTBOX_DEBUG=1 shows the whole traceback, which may quote data.", err=True)
+        sys.exit(1)
+
+
+def _quieten() -> None:
+    """Third-party telemetry off, and their warnings out of the user's sight."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if not os.environ.get("LIGHTBOX_DEBUG"):
+        warnings.simplefilter("ignore")
+        logging.captureWarnings(True)
+        logging.getLogger().setLevel(logging.ERROR)
+
+
+def _place(error: BaseException) -> str:
+    """The innermost place of our own code on the traceback."""
+    from lineage.code import ROOT
+
+    place, trace = "an unknown place", error.__traceback__
+    while trace:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if file.is_relative_to(ROOT) and ".venv" not in file.parts:
+            place = f"{file.relative_to(ROOT)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lightbox-mlops")
+def cli() -> None:
+    """The whole life of a medical imaging model: scans in, gated, released, watched."""
+
+
+@cli.command()
+@CONFIG
+@SET
+@JSON
+def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Walk the pipeline with the settings of CONFIG; finished work is reused.
+
+    \b
+    Example: lightbox run configs/phantom.yaml --set training.learning_rate=0.001
+    """
+    from pipelines.config import load
+    from pipelines.model_lifecycle import model_lifecycle
+
+    settings = load(config, overrides)
+    return _finish(_walk(model_lifecycle(settings), config, as_json), as_json)
+
+
+@cli.command()
+@CONFIG
+@SET
+@JSON
+def watch(config: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Judge captured traffic against the champion's reference; ask for a retraining if due.
+
+    \b
+    Example: lightbox watch configs/phantom.yaml
+    """
+    from pipelines.config import load
+    from pipelines.model_lifecycle import drift_watch
+
+    settings = load(config, overrides)
+    return _finish(_walk(drift_watch(settings), config, as_json), as_json)
+
+
+@cli.command()
+@CONFIG
+@SET
+@JSON
+@click.option("--watch", "nightly", is_flag=True, help="The nightly drift watch instead.")
+def show(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool) -> None:
+    """Draw the pipeline: steps, what they read and make, and what each branch guards.
+
+    \b
+    Example: lightbox show configs/phantom.yaml
+    """
+    from pipelines.config import load
+    from pipelines.model_lifecycle import drift_watch, model_lifecycle
+    from pipelines.show import as_data, as_tree
+
+    settings = load(config, overrides)
+    pipeline = (drift_watch if nightly else model_lifecycle)(settings)
+    if as_json:
+        _print_json(as_data(pipeline))
+    else:
+        _print(as_tree(pipeline))
+
+
+@cli.command()
+@CONFIG
+@SET
+@click.option("--on", "engine", type=click.Choice(["kubeflow", "sagemaker"]), required=True)
+@click.option("--environment", type=click.Path(path_type=Path), help="Where it is to run.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True)
+@click.option("--watch", "nightly", is_flag=True, help="The nightly drift watch instead.")
+def compile(
+    config: Path,
+    overrides: tuple[str, ...],
+    engine: str,
+    environment: Path | None,
+    output: Path,
+    nightly: bool,
+) -> None:
+    """Translate the pipeline for a cluster engine, without network or credentials.
+
+    \b
+    Example: lightbox compile configs/phantom.yaml --on kubeflow -o lifecycle.yaml
+    """
+    from importlib import import_module
+
+    from pipelines.config import load
+    from pipelines.model_lifecycle import drift_watch, model_lifecycle
+
+    settings = load(config, overrides)
+    pipeline = (drift_watch if nightly else model_lifecycle)(settings)
+    backend = import_module(f"pipelines.backends.{engine}")
+    where = backend.load_settings(environment or Path(f"configs/environments/{engine}.yaml"))
+    backend.compile_to(pipeline, where, output)
+    click.echo(f"{output}: {pipeline.name} compiled for {engine}")
+
+
+@cli.command()
+@JSON
+@click.option("--last", default=20, show_default=True, help="How many, newest first.")
+def runs(as_json: bool, last: int) -> None:
+    """List past runs, how each ended, and why.
+
+    \b
+    Example: lightbox runs --last 5
+    """
+    from lineage.workspace import workspace
+    from pipelines.backends.local import past_runs
+
+    found = past_runs(workspace())[:last]
+    if as_json:
+        _print_json([asdict(run) for run in found])
+        return
+    rows = [
+        (r.id, r.pipeline, Path(r.config).name, _outcome(r.outcome), _tally(r), r.reason)
+        for r in found
+    ]
+    _table(("run", "pipeline", "config", "outcome", "steps", "reason"), rows, "no runs yet")
+
+
+@cli.command()
+@JSON
+def models(as_json: bool) -> None:
+    """List registered models, the refused ones too.
+
+    \b
+    Example: lightbox models
+    """
+    from registry.mlflow_registry import versions
+
+    found = versions(None)
+    if as_json:
+        _print_json([asdict(version) for version in found])
+        return
+    rows = [
+        (
+            f"{v.name}:{v.version}",
+            _outcome(v.verdict),
+            ", ".join(v.aliases),
+            v.digest[:12],
+            v.created_at,
+            v.reason,
+        )
+        for v in found
+    ]
+    _table(("model", "verdict", "alias", "digest", "created", "reason"), rows, "no models yet")
+
+
+@cli.command()
+@click.argument("model")
+@JSON
+@click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
+def lineage(model: str, as_json: bool, html: Path | None) -> None:
+    """Show where MODEL[:VERSION] came from: data, code, settings, gate, who allowed it.
+
+    \b
+    Example: lightbox lineage phantom-finding:1 --html lineage.html
+    """
+    from registry import dossier
+
+    name, version = _version(model)
+    facts = dossier.lineage(name, version)
+    if html:
+        html.write_text(dossier.as_html(facts))
+        click.echo(str(html))
+    elif as_json:
+        _print_json(facts)
+    else:
+        click.echo(dossier.as_text(facts))
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--reason", required=True, help="Why; it is kept in the audit log.")
+@click.option("--refuse", is_flag=True, help="Refuse instead.")
+@click.option("--actor", default=None, help="Who decides; the login name if left out.")
+def approve(model: str, reason: str, refuse: bool, actor: str | None) -> None:
+    """Approve MODEL:VERSION for release; a version that its gate refused cannot be approved.
+
+    \b
+    Example: lightbox approve phantom-finding:1 --reason "figures reviewed"
+    """
+    from registry import approval
+
+    name, version = _version(model)
+    decide = approval.refuse if refuse else approval.approve
+    decide(name, version, actor=actor or f"person:{getpass.getuser()}", reason=reason)
+    click.echo(f"{name}:{version} {'refused' if refuse else 'approved'}")
+
+
+@cli.group()
+def endpoint() -> None:
+    """The local endpoint that serves the champion."""
+
+
+@endpoint.command()
+@JSON
+def status(as_json: bool) -> None:
+    """Say whether it runs, and which model versions answer with which share.
+
+    \b
+    Example: lightbox endpoint status
+    """
+    from serving import local_endpoint
+
+    state = local_endpoint.status()
+    if as_json:
+        _print_json(state)
+    elif not state["running"]:
+        click.echo("not running")
+    else:
+        click.echo(f"running on 127.0.0.1:{state['port']}, pid {state['pid']}")
+        rows = [
+            (v["name"], v["version"], f"{v['share']:.0%}", v["digest"][:12])
+            for v in state["variants"]
+        ]
+        _table(("variant", "version", "share", "digest"), rows, "no variants")
+
+
+@endpoint.command()
+@JSON
+def stop(as_json: bool) -> None:
+    """Stop it; the next canary or `predict` starts it again as it was.
+
+    \b
+    Example: lightbox endpoint stop
+    """
+    from serving import local_endpoint
+
+    stopped = local_endpoint.stop()
+    if as_json:
+        _print_json({"stopped": stopped})
+    else:
+        click.echo("stopped" if stopped else "was not running")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@JSON
+def predict(file: Path, as_json: bool) -> None:
+    """Ask the endpoint about one DICOM, PNG or JPEG file.
+
+    \b
+    Example: lightbox predict scan.dcm
+    """
+    from serving import local_endpoint
+
+    answer = local_endpoint.predict_file(file)
+    if as_json:
+        _print_json(answer)
+    else:
+        digest = answer["model_digest"][:12]
+        click.echo(f"{answer['label']}  score {answer['score']:.4f}  model {digest}")
+
+
+@cli.command()
+@click.option("--seed", default=7, show_default=True, help="Another seed, another cohort.")
+@SET
+def demo(seed: int, overrides: tuple[str, ...]) -> int:
+    """Live a model's whole life on phantom DICOM: release, drift, retraining, a refused model.
+
+    \b
+    Example: lightbox demo --set gating.rules='[]'
+    """
+    from pipelines.demo import demo as play
+
+    return play(seed, overrides)
+
+
+def _walk(pipeline: Any, config: Path, as_json: bool) -> "Run":
+    from functools import partial
+
+    from lineage.workspace import workspace
+    from pipelines.backends import local
+    from pipelines.sources import resolve
+    from pipelines.tell import Narrator
+
+    home = workspace()
+    narrator = Narrator(quiet=as_json)
+    where = partial(resolve, workspace=home)
+    return local.run(pipeline, home, where, config=str(config), tell=narrator.tell)
+
+
+def _finish(run: "Run", as_json: bool) -> int:
+    from pipelines.tell import summary
+
+    if as_json:
+        _print_json(asdict(run))
+    else:
+        _print(summary(run))
+    return run.exit_code or 0
+
+
+def _version(model: str) -> tuple[str, str]:
+    """Split MODEL[:VERSION]; without a version, the champion, else the newest."""
+    from registry.mlflow_registry import champion, versions
+
+    from lineage.errors import BadInput
+
+    name, _, version = model.partition(":")
+    if version:
+        return name, version
+    if best := champion(name):
+        return name, best.version
+    if not (found := versions(name)):
+        raise BadInput(f"no model is named {name!r}; `lightbox models` lists them")
+    return name, found[0].version
+
+
+def _outcome(word: str) -> str:
+    colour = {"done": "green", "pass": "green", "running": "yellow", "inconclusive": "yellow"}
+    return f"[{colour.get(word, 'red')}]{word}[/]"
+
+
+def _tally(run: "Run") -> str:
+    states = [step.state for step in run.steps]
+    return f"{states.count('ran')} ran, {states.count('reused')} reused"
+
+
+def _table(headers: tuple[str, ...], rows: list[tuple[Any, ...]], empty: str) -> None:
+    from rich.table import Table
+
+    if not rows:
+        click.echo(empty)
+        return
+    table = Table(box=None, pad_edge=False)
+    for header in headers:
+        table.add_column(header, overflow="fold", header_style="bold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    _print(table)
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=False).print(renderable)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, default=str))
+
+
+if __name__ == "__main__":
+    main()
