@@ -54,9 +54,7 @@ def code_digest(module: str) -> str:
     """
     if identity := os.environ.get("LIGHTBOX_CODE_IDENTITY"):
         return digest("image", identity)
-    return digest(
-        "code", [[p.relative_to(ROOT).as_posix(), _file(p)] for p in reachable(module)]
-    )
+    return digest("code", [[p.relative_to(ROOT).as_posix(), _file(p)] for p in reachable(module)])
 
 
 def environment() -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkstemp
 
 from lineage.digest import keyed_digest
 
@@ -31,10 +33,12 @@ class Workspace:
 
     @property
     def mlflow_artifacts(self) -> Path:
+        """Files of MLflow's runs and models."""
         return self.home / "mlartifacts"
 
     @property
     def audit_log(self) -> Path:
+        """The append-only record of who did what to which model, and why."""
         return self.home / "audit.db"
 
     @property
@@ -57,16 +61,13 @@ class Workspace:
         path = self.home / "secrets" / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            draft = path.with_name(f".{name}.{os.getpid()}")
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor, draft = mkstemp(dir=path.parent)  # mode 0600
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_hex(32))
-            try:
-                os.link(draft, path)  # never replaces a key that another process just made
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink()
+            # A link never replaces a key that another process has just made.
+            with suppress(FileExistsError):
+                os.link(draft, path)
+            Path(draft).unlink()
         return bytes.fromhex(path.read_text().strip())
 
     def fingerprint(self, name: str) -> str:

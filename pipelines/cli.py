@@ -18,7 +18,6 @@ import click
 
 if TYPE_CHECKING:
     from pipelines.backends.local import Run
-    from pipelines.config import LifecycleConfig
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -373,9 +372,8 @@ def _finish(run: "Run", as_json: bool) -> int:
 
 def _version(model: str) -> tuple[str, str]:
     """Split MODEL[:VERSION]; without a version, the champion, else the newest."""
-    from registry.mlflow_registry import champion, versions
-
     from lineage.errors import BadInput
+    from registry.mlflow_registry import champion, versions
 
     name, _, version = model.partition(":")
     if version:

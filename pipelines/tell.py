@@ -26,9 +26,8 @@ class Narrator:
             return
         colour = COLOURS[step.state]
         notes = "  ".join(f"{name}={_short(value)}" for name, value in step.values.items())
-        self.console.print(
-            f"  [{colour}]{step.state:>6}[/]  {step.name:<14}{step.seconds:>7.1f} s  [dim]{notes}[/]"
-        )
+        took = f"{step.name:<14}{step.seconds:>7.1f} s"
+        self.console.print(f"  [{colour}]{step.state:>6}[/]  {took}  [dim]{notes}[/]")
 
 
 def _short(value: Any) -> str:

@@ -80,7 +80,9 @@ def run(
     Raises:
         BadInput: A source cannot be found, or a step cannot use what it was given.
     """
-    settings = digest("settings", {s.name: s.config.model_dump(mode="json") for s in pipeline.steps()})
+    settings = digest(
+        "settings", {s.name: s.config.model_dump(mode="json") for s in pipeline.steps()}
+    )
     started = datetime.now(UTC)
     record = Run(
         id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",

@@ -1,9 +1,9 @@
 """What steps made, by content: an output's name is its digest, so a changed one is no longer it.
 
-    objects/<digest>/    one output directory, never changed after it was put here
-    steps/<key>.json     what a step with this key reported and which objects it made
-    building/…           work in progress; renamed into place when whole, or left behind by a kill
-    locks/<name>         held while a key is being made, or while the outside world is changed
+objects/<digest>/    one output directory, never changed after it was put here
+steps/<key>.json     what a step with this key reported and which objects it made
+building/…           work in progress; renamed into place when whole, or left behind by a kill
+locks/<name>         held while a key is being made, or while the outside world is changed
 """
 
 import fcntl
@@ -31,6 +31,7 @@ class Made:
 
     @property
     def key(self) -> str:
+        """The name under which this work is found again."""
         return digest("step", self.parts)
 
 
@@ -89,7 +90,7 @@ class Store:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Held by one process at a time; freed by the kernel when that process ends, killed or not."""
+        """Held by one process at a time; the kernel frees it when that process ends or is killed."""
         path = self.root / "locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:

@@ -1,0 +1,65 @@
+"""A small pipeline whose steps count their own executions, for tests of what runs it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from components.contract import Input, Output, component
+from lineage.errors import StepFailed
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    journal: str  # a file outside the store: one line per execution
+    text: str = "hello"
+    level: float = 0.5
+
+
+class Decision(NamedTuple):
+    passed: bool
+    reason: str
+
+
+def note(config: Settings, name: str) -> None:
+    with Path(config.journal).open("a") as file:
+        file.write(name + "\n")
+
+
+@component()
+def read(config: Settings, source: Input, words: Output) -> None:
+    """Copy the source's text."""
+    note(config, "read")
+    (words / "words.txt").write_text((source / "in.txt").read_text() + config.text)
+
+
+@component()
+def judge(config: Settings, words: Input, verdict: Output) -> Decision:
+    """Pass if the words are long enough."""
+    note(config, "judge")
+    share = len((words / "words.txt").read_text()) / 100
+    (verdict / "share.txt").write_text(str(share))
+    return Decision(share >= config.level, f"share {share} against {config.level}")
+
+
+def announced(notice: Path) -> bool:
+    """The announcement still hangs where it was hung."""
+    return Path((notice / "where.txt").read_text()).exists()
+
+
+@component(receipt=announced)
+def announce(config: Settings, verdict: Input, notice: Output) -> None:
+    """Change the world outside the store."""
+    note(config, "announce")
+    board = Path(config.journal).with_name("board.txt")
+    board.write_text("passed")
+    (notice / "where.txt").write_text(str(board))
+
+
+@component()
+def breaks(config: Settings, words: Input, report: Output) -> None:
+    """Write a report, then say no."""
+    note(config, "breaks")
+    (report / "why.txt").write_text("because")
+    raise StepFailed("3 rows fail")

@@ -1,0 +1,54 @@
+import ast
+
+import pytest
+
+from lineage import code
+from lineage.code import PACKAGES, ROOT, code_digest, reachable
+
+
+def names(module: str) -> set[str]:
+    return {path.relative_to(ROOT).as_posix() for path in reachable(module)}
+
+
+def test_imports_inside_functions_count() -> None:
+    assert "training/fit.py" in names("components.train")
+    assert "imaging/deidentify.py" in names("components.ingest")
+
+
+def test_a_step_does_not_reach_what_it_never_imports() -> None:
+    assert not any(name.startswith(("training/", "serving/")) for name in names("components.gate"))
+    assert not any(name.startswith("pipelines/") for name in names("components.train"))
+
+
+def test_a_table_beside_reachable_code_counts() -> None:
+    assert "imaging/ps315_basic_profile.csv" in names("components.ingest")
+
+
+def test_a_changed_helper_changes_the_digest(tmp_path, monkeypatch) -> None:
+    (tmp_path / "components").mkdir()
+    (tmp_path / "components" / "__init__.py").write_text("")
+    (tmp_path / "components" / "step.py").write_text(
+        "def f():\n    from components import helper\n"
+    )
+    helper = tmp_path / "components" / "helper.py"
+    helper.write_text("LEVEL = 1\n")
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    seen = set()
+    for text in ("LEVEL = 1\n", "LEVEL = 2\n"):
+        helper.write_text(text)
+        for cached in (code._file, code._source, code._imports):
+            cached.cache_clear()
+        seen.add(code_digest("components.step"))
+    for cached in (code._file, code._source, code._imports):
+        cached.cache_clear()
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_first_party_import_escapes_the_walk(package: str) -> None:
+    """Relative or computed imports of our own code would make a stale cache hit."""
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), path
+            if isinstance(node, ast.Name) and node.id == "import_module":
+                assert path.name == "cli.py", f"{path}: the cache key cannot see this import"

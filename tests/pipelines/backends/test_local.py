@@ -1,0 +1,201 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import Settings, announce, breaks, judge, read
+
+from lineage.errors import BadInput
+from lineage.record import read_record
+from lineage.workspace import Workspace
+from pipelines.backends import local
+from pipelines.graph import Fail, Pipeline, Source, Step, When
+
+
+def toy(journal: Path, source: Path, **settings: object) -> Pipeline:
+    config = Settings(journal=str(journal), **settings)
+    # Only `judge` depends on the level, so only it gets it: each step has its own section.
+    plain = config.model_copy(update={"level": 0.5})
+    first = Step(read, plain, source=Source("source", str(source)))
+    second = Step(judge, config, words=first["words"])
+    third = Step(announce, plain, verdict=second["verdict"])
+    refused = Fail("refused", second["reason"], 3)
+    return Pipeline("toy", [first, second, When(second["passed"], [third], [refused])])
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "in.txt").write_text("x" * 60)
+    return folder
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "journal.txt"
+
+
+def walk(pipeline: Pipeline, home: Workspace) -> local.Run:
+    return local.run(pipeline, home, lambda source: Path(source.uri))
+
+
+def executions(journal: Path) -> list[str]:
+    return journal.read_text().split() if journal.exists() else []
+
+
+def states(run: local.Run) -> dict[str, str]:
+    return {step.name: step.state for step in run.steps}
+
+
+def test_a_first_run_executes_and_a_second_reuses_everything(home, source, journal) -> None:
+    first = walk(toy(journal, source), home)
+    assert (first.outcome, first.exit_code) == ("done", 0)
+    assert states(first) == dict.fromkeys(("read", "judge", "announce"), "ran")
+    second = walk(toy(journal, source), home)
+    assert states(second) == dict.fromkeys(("read", "judge", "announce"), "reused")
+    assert executions(journal) == ["read", "judge", "announce"]
+    assert [s.outputs for s in first.steps] == [s.outputs for s in second.steps]
+
+
+def test_a_setting_reruns_only_the_steps_that_it_can_affect(home, source, journal) -> None:
+    walk(toy(journal, source), home)
+    run = walk(toy(journal, source, level=0.1), home)
+    assert states(run) == {"read": "reused", "judge": "ran", "announce": "reused"}
+    assert run.step("judge").why == "config level changed"
+
+
+def test_a_changed_byte_of_the_input_is_noticed(home, source, journal) -> None:
+    walk(toy(journal, source), home)
+    (source / "in.txt").write_text("y" * 60)
+    run = walk(toy(journal, source), home)
+    assert states(run)["read"] == "ran"
+    assert run.step("read").why == "inputs source changed"
+
+
+def test_a_refusal_is_never_a_success(home, source, journal) -> None:
+    run = walk(toy(journal, source, level=0.9), home)
+    assert (run.outcome, run.exit_code) == ("refused", 3)
+    assert run.reason == "share 0.65 against 0.9"
+    assert states(run)["announce"] == "skipped"
+
+
+def test_an_effect_whose_receipt_no_longer_holds_is_done_again(home, source, journal) -> None:
+    walk(toy(journal, source), home)
+    journal.with_name("board.txt").unlink()
+    run = walk(toy(journal, source), home)
+    assert states(run) == {"read": "reused", "judge": "reused", "announce": "ran"}
+
+
+def test_a_tampered_output_is_noticed_and_made_again(home, source, journal) -> None:
+    first = walk(toy(journal, source), home)
+    words = home.store / "objects" / first.step("read").outputs["words"] / "words.txt"
+    words.write_text("tampered")
+    run = walk(toy(journal, source), home)
+    assert states(run)["read"] == "ran"
+    assert words.read_text().startswith("x")
+
+
+def test_a_torn_record_counts_as_never_done(home, source, journal) -> None:
+    first = walk(toy(journal, source), home)
+    record = home.store / "steps" / f"{first.step('read').key}.json"
+    record.write_text(record.read_text()[:40])
+    assert states(walk(toy(journal, source), home))["read"] == "ran"
+
+
+def test_what_a_failing_step_wrote_is_kept(home, source, journal) -> None:
+    first = Step(read, Settings(journal=str(journal)), source=Source("source", str(source)))
+    second = Step(breaks, Settings(journal=str(journal)), words=first["words"])
+    run = walk(Pipeline("p", [first, second]), home)
+    assert (run.outcome, run.exit_code, run.reason) == ("failed", 1, "3 rows fail")
+    kept = home.runs / run.id / "failed" / "breaks" / "report" / "why.txt"
+    assert kept.read_text() == "because"
+    assert not list((home.store / "building").iterdir())
+
+
+def test_every_output_says_what_made_it(home, source, journal) -> None:
+    run = walk(toy(journal, source), home)
+    record = read_record(home.runs / run.id / "judge.verdict")
+    assert record["step"] == "judge"
+    assert record["inputs"] == {"words": run.step("read").outputs["words"]}
+    assert record["content"] == run.step("judge").outputs["verdict"]
+    assert record["environment"]["python"].startswith("3.")
+
+
+def test_a_source_that_is_not_there_is_bad_input_and_recorded(home, source, journal) -> None:
+    def nowhere(source: Source) -> Path:
+        raise BadInput("sources.source: nowhere")
+
+    with pytest.raises(BadInput):
+        local.run(toy(journal, source), home, nowhere)
+    (run,) = local.past_runs(home)
+    assert (run.outcome, run.exit_code) == ("bad input", 2)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+sys.path[:0] = [{helpers!r}, {root!r}, {here!r}]
+import toys, test_local
+from lineage.workspace import Workspace
+from pipelines.backends import local
+def tell(run, step):
+    if step.name == {at!r} and step.state == {state!r}:
+        print("here", flush=True)
+        time.sleep(60)
+local.run(test_local.toy(Path({journal!r}), Path({source!r})), Workspace(Path({home!r})),
+          lambda source: Path(source.uri), tell=tell)
+"""
+
+
+@pytest.mark.parametrize("at", ["read", "judge", "announce"])
+@pytest.mark.parametrize("state", ["running", "ran"])
+def test_a_killed_run_resumes_with_the_same_command(home, source, journal, at, state) -> None:
+    here = Path(__file__).parent
+    program = KILLED.format(
+        helpers=str(here.parents[1] / "helpers"),
+        root=str(here.parents[2]),
+        here=str(here),
+        at=at,
+        state=state,
+        journal=str(journal),
+        source=str(source),
+        home=str(home.home),
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == b"here\n"
+        process.send_signal(signal.SIGKILL)
+    assert local.past_runs(home)[0].outcome == "interrupted"
+    run = walk(toy(journal, source), home)
+    assert run.outcome == "done"
+    # The kill came between two steps, so each of them ran exactly once over both processes.
+    assert sorted(executions(journal)) == sorted(["read", "judge", "announce"])
+
+
+def test_two_runs_at_once_share_the_work(home, source, journal) -> None:
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            try:
+                walk(toy(journal, source), home)
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    assert [run.outcome for run in local.past_runs(home)] == ["done"] * 3
+    assert sorted(executions(journal)) == sorted(["read", "judge", "announce"])
+
+
+def test_a_run_that_is_still_going_is_not_called_interrupted(home, source, journal) -> None:
+    seen = []
+    local.run(
+        toy(journal, source),
+        home,
+        lambda source: Path(source.uri),
+        tell=lambda run, step: seen.append(local.past_runs(home)[0].outcome),
+    )
+    assert set(seen) == {"running"}
