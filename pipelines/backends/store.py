@@ -90,7 +90,7 @@ class Store:
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Held by one process at a time; the kernel frees it when that process ends or is killed."""
+        """Held by one process at a time; the kernel frees it when that process ends."""
         path = self.root / "locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:

@@ -1,0 +1,169 @@
+"""A model's whole life on phantom DICOM, as a person would drive it. Nothing is scripted to succeed.
+
+It lives in a workspace of its own, `.lightbox/demo/`, so that a drawn model never stands
+beside a real one; each demo starts from an empty one.
+"""
+
+import csv
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.progress import progress
+from lineage.code import ROOT
+from lineage.workspace import Workspace, workspace
+from pipelines.backends import local
+from pipelines.config import load
+from pipelines.graph import Pipeline
+from pipelines.model_lifecycle import drift_watch, model_lifecycle
+from pipelines.sources import resolve
+from pipelines.tell import Narrator, summary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+CONFIG = ROOT / "configs" / "phantom.yaml"
+PATIENTS, NEW_PATIENTS = 640, 200  # even: patients come in matched pairs
+# A model that has learned nothing: the gate must see that without being told.
+UNTRAINED = ("training.max_epochs=1", "training.learning_rate=0.0000001")
+
+
+def demo(seed: int, overrides: Sequence[str]) -> int:
+    """Play the demo and return 0 if it was played to its end, whatever the gates decided."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    home = _fresh_workspace()
+    started = time.monotonic()
+    say = partial(_say, console, started)
+
+    say("Radiographs of two ordinary scanners are drawn, and written as DICOM.")
+    scans = home.home / "phantom" / "scans"
+    _draw(scans, seed, patients=PATIENTS, ordinary=True)
+
+    say("A first model: trained, judged, registered, approved by policy, released by a canary.")
+    first = _walk(model_lifecycle(load(CONFIG, overrides)), home, console)
+
+    say("A bad model, which has learned nothing. Nobody tells the gate.")
+    _walk(model_lifecycle(load(CONFIG, [*overrides, *UNTRAINED])), home, console)
+
+    if first.exit_code == 0:
+        _drift_and_retrain(home, seed, overrides, console, say)
+    else:
+        say("No model is in service, so there is nothing to watch and nothing to retrain.")
+    _closing_table(home, console, time.monotonic() - started)
+    return 0
+
+
+def _drift_and_retrain(
+    home: Workspace, seed: int, overrides: Sequence[str], console: "Console", say: Callable[[str], None]
+) -> None:
+    scans, arriving = home.home / "phantom" / "scans", home.home / "phantom" / "arriving"
+    say("A new mobile scanner arrives. Its scans go to the endpoint, as a modality would send them.")
+    _draw(arriving, seed, patients=NEW_PATIENTS, ordinary=False)
+    _send(arriving)
+
+    say("The nightly watch looks at what the endpoint captured. There are no labels yet.")
+    watch = drift_watch(load(CONFIG, overrides))
+    _walk(watch, home, console)
+
+    say("Radiologists label the new scans; the watch looks again.")
+    shutil.copytree(arriving, scans / "arriving")
+    _append(_labels(arriving), _labels(scans))
+    watched = _walk(watch, home, console)
+    if not watched.step("retrain").values.get("requested"):
+        say("No retraining was asked for.")
+        return
+
+    say("Retraining was asked for: the same command again, on the grown data.")
+    _walk(model_lifecycle(load(CONFIG, overrides)), home, console)
+
+
+def _fresh_workspace() -> Workspace:
+    from serving import local_endpoint
+
+    home = Path(os.environ.get("LIGHTBOX_HOME") or ".lightbox").absolute() / "demo"
+    os.environ["LIGHTBOX_HOME"] = str(home)
+    local_endpoint.stop()  # of an earlier demo
+    shutil.rmtree(home, ignore_errors=True)
+    return workspace()
+
+
+def _draw(directory: Path, seed: int, *, patients: int, ordinary: bool) -> None:
+    from imaging.phantom import SCANNERS, write_cohort
+
+    *rooms, mobile = SCANNERS
+    with progress("drawing") as report:
+        write_cohort(
+            directory,
+            seed=seed,
+            patients=patients,
+            scanners=rooms if ordinary else [mobile],
+            first_patient=0 if ordinary else PATIENTS,
+            report=report,
+        )
+
+
+def _send(directory: Path) -> None:
+    from serving.local_endpoint import predict_file
+
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    with progress("sending") as report:
+        for done, path in enumerate(files, start=1):
+            predict_file(path)
+            report(done, len(files), "")
+
+
+def _labels(scans: Path) -> Path:
+    return scans.with_name(f"{scans.name}-labels.csv")
+
+
+def _append(source: Path, target: Path) -> None:
+    with source.open(newline="") as new, target.open("a", newline="") as table:
+        rows = list(csv.reader(new))[1:]
+        csv.writer(table).writerows(rows)
+
+
+def _walk(pipeline: Pipeline, home: Workspace, console: "Console") -> local.Run:
+    run = local.run(
+        pipeline,
+        home,
+        partial(resolve, workspace=home),
+        config=str(CONFIG.relative_to(ROOT)),
+        tell=Narrator().tell,
+    )
+    console.print(summary(run))
+    return run
+
+
+def _say(console: "Console", started: float, text: str) -> None:
+    console.print(f"\n[bold]{text}[/] [dim]{time.monotonic() - started:.0f} s[/]")
+
+
+def _closing_table(home: Workspace, console: "Console", seconds: float) -> None:
+    from rich.table import Table
+
+    from registry.mlflow_registry import versions
+    from serving import local_endpoint
+
+    table = Table(title=f"\nAfter {seconds:.0f} seconds", title_justify="left", box=None)
+    for header in ("model", "verdict", "in production", "reason"):
+        table.add_column(header)
+    for version in versions(None):
+        verdict = f"[{'green' if version.verdict == 'pass' else 'red'}]{version.verdict}[/]"
+        champion = "champion" if "champion" in version.aliases else ""
+        table.add_row(f"{version.name}:{version.version}", verdict, champion, version.reason)
+    console.print(table)
+    state = local_endpoint.status()
+    serving = ", ".join(f"version {v['version']} {v['share']:.0%}" for v in state["variants"])
+    console.print(f"endpoint: {serving or 'not running'}")
+    shown = os.path.relpath(home.home)
+    console.print(f"reports:  {shown}/runs/*/monitor_drift.report/drift.html and validate.report/")
+    console.print("next:")
+    console.print(f"  export LIGHTBOX_HOME={shown} PATH=$PWD/.venv/bin:$PATH")
+    console.print("  lightbox models; lightbox runs; lightbox endpoint status")
+    console.print("  lightbox lineage phantom-finding --html lineage.html")

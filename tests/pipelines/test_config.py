@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lineage.errors import BadInput
+from pipelines.config import LifecycleConfig, load
+
+ROOT = Path(__file__).resolve().parents[2]
+VALID = """\
+sources: {scans: in, labels: in.csv}
+ingestion:
+  labels: {key: file, key_column: image, column: view, classes: [PA, AP]}
+training:
+  network: {name: DenseNet121}
+  preprocess: []
+  learning_rate: 0.01
+registration: {name: view}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "task.yaml"
+    path.write_text(text)
+    return path
+
+
+def message(tmp_path: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(BadInput) as error:
+        load(write(tmp_path, text), overrides)
+    return str(error.value)
+
+
+def test_a_file_names_only_what_differs(tmp_path) -> None:
+    config = load(write(tmp_path, VALID))
+    assert config.training.learning_rate == 0.01
+    assert config.training.batch_size == LifecycleConfig.model_validate(
+        yaml.safe_load(VALID)
+    ).training.batch_size
+
+
+def test_a_typo_names_file_line_and_the_nearest_key(tmp_path) -> None:
+    text = VALID.replace("learning_rate", "lerning_rate")
+    told = message(tmp_path, text)
+    assert told.endswith(
+        "task.yaml:7: training.lerning_rate is not a setting; did you mean 'learning_rate'?"
+    )
+
+
+def test_a_typo_deep_inside_is_found_too(tmp_path) -> None:
+    told = message(tmp_path, VALID.replace("key_column", "key_colum"))
+    assert "task.yaml:3: ingestion.labels.key_colum is not a setting" in told
+    assert "did you mean 'key_column'?" in told
+
+
+def test_a_key_like_none_lists_the_known_ones(tmp_path) -> None:
+    told = message(tmp_path, VALID + "zzz: 1\n")
+    assert "task.yaml:9: zzz is not a setting; known here: sources, ingestion" in told
+
+
+def test_a_missing_section_and_a_wrong_type_are_told_together(tmp_path) -> None:
+    text = VALID.replace("registration: {name: view}\n", "").replace("0.01", "fast")
+    told = message(tmp_path, text).splitlines()
+    assert any("registration is missing" in line for line in told)
+    assert any("task.yaml:7: training.learning_rate" in line for line in told)
+
+
+def test_a_rule_with_a_typo_names_the_rule_s_own_keys(tmp_path) -> None:
+    text = VALID + "gating:\n  rules:\n    - {rule: lower_bound, metric: auroc, at_last: 0.8}\n"
+    told = message(tmp_path, text)
+    assert "task.yaml:11:" in told
+    assert "did you mean 'at_least'?" in told
+
+
+def test_a_key_given_twice_is_refused(tmp_path) -> None:
+    assert "task.yaml:9: registration is given twice" in message(
+        tmp_path, VALID + "registration: {name: other}\n"
+    )
+
+
+def test_broken_yaml_names_the_line(tmp_path) -> None:
+    assert "task.yaml:2:" in message(tmp_path, "sources: {scans: in\ntraining: [\n")
+
+
+def test_a_missing_file_is_one_sentence(tmp_path) -> None:
+    with pytest.raises(BadInput, match=r"nothing\.yaml: cannot be read \(No such file"):
+        load(tmp_path / "nothing.yaml")
+
+
+def test_overrides_win_and_are_named_when_wrong(tmp_path) -> None:
+    path = write(tmp_path, VALID)
+    assert load(path, ["training.seed=5"]).training.seed == 5
+    assert load(path, ["gating.rules=[]"]).gating.rules == ()
+    with pytest.raises(BadInput, match=r"--set: training\.sed is not a setting.*'seed'"):
+        load(path, ["training.sed=5"])
+    with pytest.raises(BadInput, match=r"write section\.key=value"):
+        load(path, ["training.seed"])
+
+
+def test_the_environment_fills_places_and_a_missing_one_is_named(tmp_path, monkeypatch) -> None:
+    text = VALID.replace("scans: in,", "scans: '${SCANS}/x-${DAY:-monday}',")
+    path = write(tmp_path, text)
+    monkeypatch.setenv("SCANS", "/data")
+    assert load(path).sources.scans == "/data/x-monday"
+    monkeypatch.delenv("SCANS")
+    with pytest.raises(BadInput, match="set the environment variable SCANS"):
+        load(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_files_load(path: Path) -> None:
+    load(path)
