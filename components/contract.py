@@ -83,7 +83,9 @@ def component(
             raise TypeError(f"{name}: {strays} must be Input or Output")
         return Component(
             name=name,
-            module=f"components.{name}" if function.__module__ == "__main__" else function.__module__,
+            module=f"components.{name}"
+            if function.__module__ == "__main__"
+            else function.__module__,
             function=function,
             config_type=hints[parameters[0]],
             inputs=tuple(p for p in parameters[1:] if hints[p] == Input),

@@ -1,0 +1,85 @@
+"""Score the sealed test split, the champion on the same patients, and say how sure we are."""
+
+import json
+from dataclasses import asdict
+
+from components.contract import Input, Output, Resources, component
+from components.progress import progress
+from components.runtime import main
+from evaluation.config import EvaluationConfig
+from evaluation.intervals import auroc_difference
+from evaluation.ledger import record_opening
+from evaluation.metrics import measure
+from evaluation.predict import digest_of_test_set, load_champion, reference_rows, score_images
+from evaluation.subgroups import measure_subgroups
+from imaging.manifest import read_manifest
+from imaging.splits import read_splits
+from serving.predictor import Predictor
+
+
+@component(resources=Resources(cpu=2, memory_gib=8, timeout_minutes=120))
+def evaluate(
+    config: EvaluationConfig,
+    model: Input,
+    champion: Input,
+    snapshot: Input,
+    splits: Input,
+    metrics: Output,
+    reference: Output,
+) -> None:
+    """Open the sealed test split, once per execution, and leave numbers with intervals.
+
+    Reads: model/ and champion/ (empty: there is none yet), the images of the test and validation
+        splits.
+    Writes: metrics/metrics.json, metrics/predictions.parquet (one row per test image),
+        reference/reference.parquet (what drift is measured against), reference/reference.json.
+    Effect: one more line in the ledger of openings. It is no part of the outputs, which depend on
+        the inputs alone.
+    """
+    candidate = Predictor.load(model)
+    former = load_champion(champion, candidate)
+    predictors = [candidate, former] if former else [candidate]
+    manifest, parts = read_manifest(snapshot), read_splits(splits)
+    test = parts[parts["split"] == "test"].sort_values("instance_uid")
+    name = digest_of_test_set(test, manifest)
+    record_opening(name, candidate.digest, former.digest if former else None)
+
+    with progress("score test images") as report:
+        scores = score_images(test["path"].tolist(), snapshot, predictors, report)
+    cases = test.assign(score=scores[:, 0], champion_score=scores[:, 1] if former else float("nan"))
+    labels, patients = cases["label"], cases["patient_id"]
+    found = {
+        "candidate": {"digest": candidate.digest, "threshold": candidate.threshold},
+        "champion": {"digest": former.digest} if former else None,
+        "test_set_digest": name,
+        "n_images": len(cases),
+        "n_patients": patients.nunique(),
+        "n_positive": int(labels.sum()),
+        "metrics": measure(labels, cases["score"], patients, candidate.threshold, config),
+        "subgroups": measure_subgroups(cases, candidate.threshold, config),
+        "comparison": {
+            "auroc_difference": auroc_difference(
+                labels, cases["score"], cases["champion_score"], patients
+            )
+        }
+        if former
+        else None,
+    }
+    (metrics / "metrics.json").write_text(
+        json.dumps(found, indent=2, sort_keys=True, allow_nan=False, default=asdict) + "\n"
+    )
+    columns = ["instance_uid", "patient_id", "label", "score", "champion_score"]
+    cases[[*columns, "sex", "age_band", "scanner"]].to_parquet(
+        metrics / "predictions.parquet", index=False
+    )
+
+    with progress("score validation images") as report:
+        rows = reference_rows(parts, manifest, candidate, snapshot, report)
+    rows.to_parquet(reference / "reference.parquet", index=False)
+    (reference / "reference.json").write_text(
+        json.dumps({"model_digest": candidate.digest}, indent=2) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    main(evaluate)

@@ -1,0 +1,48 @@
+"""Is the model good enough? Three answers: pass, fail, inconclusive; only the first opens."""
+
+import json
+from dataclasses import asdict
+from typing import NamedTuple
+
+from components.contract import Input, Output, component
+from components.runtime import main
+from evaluation.config import GatingConfig
+from evaluation.decision import decide
+from lineage.errors import BadInput
+
+
+class Gated(NamedTuple):
+    passed: bool
+    reason: str
+
+
+@component()
+def gate(config: GatingConfig, metrics: Input, verdict: Output) -> Gated:
+    """Judge the metrics by every rule of the config.
+
+    Reads: metrics/metrics.json.
+    Writes: verdict/verdict.json: the outcome, and each rule's outcome with its numbers.
+    """
+    path = metrics / "metrics.json"
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError) as error:
+        raise BadInput("metrics.json is missing or no JSON; run the evaluate step again") from error
+    ruled = decide(found, config.rules)
+    (verdict / "verdict.json").write_text(
+        json.dumps(
+            {
+                "outcome": ruled.outcome,
+                "passed": ruled.passed,
+                "rules": [asdict(ruling) for ruling in ruled.rules],
+                "reason": ruled.reason,
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+    return Gated(ruled.passed, ruled.reason)
+
+
+if __name__ == "__main__":
+    main(gate)
