@@ -56,6 +56,7 @@ def main() -> None:
 def _quieten() -> None:
     """Third-party telemetry off, and their warnings out of the user's sight."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -161,16 +162,21 @@ def compile(
     \b
     Example: lightbox compile configs/phantom.yaml --on kubeflow -o lifecycle.yaml
     """
-    from importlib import import_module
-
+    from pipelines.backends.cluster import read_settings
     from pipelines.config import load
     from pipelines.model_lifecycle import drift_watch, model_lifecycle
 
     settings = load(config, overrides)
     pipeline = (drift_watch if nightly else model_lifecycle)(settings)
-    backend = import_module(f"pipelines.backends.{engine}")
-    where = backend.load_settings(environment or Path(f"configs/environments/{engine}.yaml"))
-    backend.compile_to(pipeline, where, output)
+    where = environment or Path(f"configs/environments/{engine}.yaml")
+    if engine == "kubeflow":
+        from pipelines.backends import kubeflow
+
+        kubeflow.compile_to(pipeline, read_settings(where, kubeflow.KubeflowSettings), output)
+    else:
+        from pipelines.backends import sagemaker
+
+        sagemaker.compile_to(pipeline, read_settings(where, sagemaker.SageMakerSettings), output)
     click.echo(f"{output}: {pipeline.name} compiled for {engine}")
 
 
@@ -240,7 +246,7 @@ def lineage(model: str, as_json: bool, html: Path | None) -> None:
     name, version = _version(model)
     facts = dossier.lineage(name, version)
     if html:
-        html.write_text(dossier.as_html(facts))
+        html.write_text(dossier.as_html(facts))  # one page, no external loads
         click.echo(str(html))
     elif as_json:
         _print_json(facts)
@@ -280,20 +286,26 @@ def status(as_json: bool) -> None:
     \b
     Example: lightbox endpoint status
     """
-    from serving import local_endpoint
+    from lineage.workspace import workspace
+    from serving.local_endpoint import LocalEndpoint
 
-    state = local_endpoint.status()
+    place = LocalEndpoint(workspace())
+    address = place.status()
+    variants = place.state() if address else ()
     if as_json:
-        _print_json(state)
-    elif not state["running"]:
+        _print_json(
+            {"address": address and asdict(address), "variants": [asdict(v) for v in variants]}
+        )
+    elif address is None:
         click.echo("not running")
     else:
-        click.echo(f"running on 127.0.0.1:{state['port']}, pid {state['pid']}")
+        click.echo(f"running on {address.host}:{address.port}, pid {address.pid}")
         rows = [
-            (v["name"], v["version"], f"{v['share']:.0%}", v["digest"][:12])
-            for v in state["variants"]
+            (v.name, v.version, f"{v.share:.0%}", v.digest[:12], v.requests, v.errors)
+            for v in variants
         ]
-        _table(("variant", "version", "share", "digest"), rows, "no variants")
+        headers = ("variant", "version", "share", "digest", "requests", "errors")
+        _table(headers, rows, "no model in service")
 
 
 @endpoint.command()
@@ -304,9 +316,10 @@ def stop(as_json: bool) -> None:
     \b
     Example: lightbox endpoint stop
     """
-    from serving import local_endpoint
+    from lineage.workspace import workspace
+    from serving.local_endpoint import LocalEndpoint
 
-    stopped = local_endpoint.stop()
+    stopped = LocalEndpoint(workspace()).stop()
     if as_json:
         _print_json({"stopped": stopped})
     else:
@@ -322,14 +335,28 @@ def predict(file: Path, as_json: bool) -> None:
     \b
     Example: lightbox predict scan.dcm
     """
-    from serving import local_endpoint
+    from imaging.pixels import media_type
+    from lineage.errors import BadInput
+    from lineage.workspace import workspace
+    from serving.local_endpoint import LocalEndpoint
 
-    answer = local_endpoint.predict_file(file)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"the file cannot be read ({error.strerror})") from None
+    kind = media_type(data)
+    if kind is None:
+        raise BadInput("the file is neither DICOM, PNG nor JPEG")
+    place = LocalEndpoint(workspace())
+    if place.status() is None and not (place.folder / "state.json").exists():
+        raise BadInput("no model is in service; `lightbox run CONFIG` brings one there")
+    answer = place.invoke(data, kind)
+    if answer.error:
+        raise BadInput(f"the endpoint gave no answer ({answer.error}): {answer.sentence}")
     if as_json:
-        _print_json(answer)
+        _print_json(asdict(answer))
     else:
-        digest = answer["model_digest"][:12]
-        click.echo(f"{answer['label']}  score {answer['score']:.4f}  model {digest}")
+        click.echo(f"{answer.label}  score {answer.score:.4f}  model {str(answer.digest)[:12]}")
 
 
 @cli.command()
@@ -410,9 +437,9 @@ def _table(headers: tuple[str, ...], rows: list[tuple[Any, ...]], empty: str) ->
 
 
 def _print(renderable: Any) -> None:
-    from rich.console import Console
+    from pipelines.tell import console
 
-    Console(soft_wrap=False).print(renderable)
+    console().print(renderable, soft_wrap=isinstance(renderable, str))
 
 
 def _print_json(value: Any) -> None:

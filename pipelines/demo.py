@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from components.progress import progress
 from lineage.code import ROOT
 from lineage.workspace import Workspace, workspace
+from pipelines import tell
 from pipelines.backends import local
 from pipelines.config import load
 from pipelines.graph import Pipeline
 from pipelines.model_lifecycle import drift_watch, model_lifecycle
 from pipelines.sources import resolve
-from pipelines.tell import Narrator, summary
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,9 +34,7 @@ UNTRAINED = ("training.max_epochs=1", "training.learning_rate=0.0000001")
 
 def demo(seed: int, overrides: Sequence[str]) -> int:
     """Play the demo and return 0 if it was played to its end, whatever the gates decided."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
+    console = tell.console(stderr=True)
     home = _fresh_workspace()
     started = time.monotonic()
     say = partial(_say, console, started)
@@ -84,13 +82,13 @@ def _drift_and_retrain(
 
 
 def _fresh_workspace() -> Workspace:
-    from serving import local_endpoint
+    from serving.local_endpoint import LocalEndpoint
 
-    home = Path(os.environ.get("LIGHTBOX_HOME") or ".lightbox").absolute() / "demo"
-    os.environ["LIGHTBOX_HOME"] = str(home)
-    local_endpoint.stop()  # of an earlier demo
-    shutil.rmtree(home, ignore_errors=True)
-    return workspace()
+    home = Workspace(workspace().home / "demo")
+    os.environ["LIGHTBOX_HOME"] = str(home.home)
+    LocalEndpoint(home).stop()  # of an earlier demo
+    shutil.rmtree(home.home, ignore_errors=True)
+    return home
 
 
 def _draw(directory: Path, seed: int, *, patients: int, ordinary: bool) -> None:
@@ -109,12 +107,14 @@ def _draw(directory: Path, seed: int, *, patients: int, ordinary: bool) -> None:
 
 
 def _send(directory: Path) -> None:
-    from serving.local_endpoint import predict_file
+    from imaging.pixels import DICOM
+    from serving.local_endpoint import LocalEndpoint
 
+    endpoint = LocalEndpoint(workspace())
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     with progress("sending") as report:
         for done, path in enumerate(files, start=1):
-            predict_file(path)
+            endpoint.invoke(path.read_bytes(), DICOM)
             report(done, len(files), "")
 
 
@@ -134,9 +134,9 @@ def _walk(pipeline: Pipeline, home: Workspace, console: "Console") -> local.Run:
         home,
         partial(resolve, workspace=home),
         config=str(CONFIG.relative_to(ROOT)),
-        tell=Narrator().tell,
+        tell=tell.Narrator().tell,
     )
-    console.print(summary(run))
+    console.print(tell.summary(run), soft_wrap=True)
     return run
 
 
@@ -148,7 +148,7 @@ def _closing_table(home: Workspace, console: "Console", seconds: float) -> None:
     from rich.table import Table
 
     from registry.mlflow_registry import versions
-    from serving import local_endpoint
+    from serving.local_endpoint import LocalEndpoint
 
     table = Table(title=f"\nAfter {seconds:.0f} seconds", title_justify="left", box=None)
     for header in ("model", "verdict", "in production", "reason"):
@@ -158,8 +158,9 @@ def _closing_table(home: Workspace, console: "Console", seconds: float) -> None:
         champion = "champion" if "champion" in version.aliases else ""
         table.add_row(f"{version.name}:{version.version}", verdict, champion, version.reason)
     console.print(table)
-    state = local_endpoint.status()
-    serving = ", ".join(f"version {v['version']} {v['share']:.0%}" for v in state["variants"])
+    endpoint = LocalEndpoint(home)
+    variants = endpoint.state() if endpoint.status() else ()
+    serving = ", ".join(f"version {v.version} answers {v.share:.0%}" for v in variants)
     console.print(f"endpoint: {serving or 'not running'}")
     shown = os.path.relpath(home.home)
     console.print(f"reports:  {shown}/runs/*/monitor_drift.report/drift.html and validate.report/")

@@ -33,7 +33,7 @@ def resolve(source: Source, workspace: Workspace) -> Path:
 def _of_champion(name: str, what: str, workspace: Workspace) -> Path:
     from registry import mlflow_registry
 
-    digest = mlflow_registry.quick_champion_digest(name)
+    digest = mlflow_registry.quick_champion(name)
     place = workspace.home / "champions" / (digest or "none") / what
     if digest is None:
         place.mkdir(parents=True, exist_ok=True)
