@@ -1,0 +1,45 @@
+"""Scans come in: each file is read safely, de-identified before a byte is written, and checked."""
+
+from components.contract import Input, Output, Resources, component
+from components.progress import progress
+from components.runtime import main
+from imaging.config import IngestionConfig
+from imaging.labels import read_labels
+from imaging.snapshot import keep_map, take_snapshot
+from lineage.errors import StepFailed
+from lineage.workspace import workspace
+
+SECRET = "pseudonym.key"  # noqa: S105  the name of a secret, not one
+
+
+@component(resources=Resources(cpu=4, memory_gib=16, timeout_minutes=720), secrets=(SECRET,))
+def ingest(config: IngestionConfig, scans: Input, labels: Input, snapshot: Output) -> None:
+    """Turn a folder of scans into a de-identified snapshot with a manifest.
+
+    Reads:
+        scans: DICOM, PNG or JPEG files at any depth; told apart by content, not by name.
+        labels: A CSV or Parquet table; its columns are named in the config.
+
+    Writes:
+        snapshot: manifest.parquet (imaging/manifest.py), images/, set_aside.parquet with a reason
+            per file that is not in it, counts.json, deidentification.json.
+            What the digests in set_aside.parquet stand for stays in this workspace's secrets.
+
+    Raises:
+        BadInput: The folder, the table, or a column or class of it is missing.
+        StepFailed: A written file leaks an identity, or no file could be used.
+    """
+    key = workspace().secret(SECRET)
+    label_of = read_labels(labels, config.labels)
+    with progress("ingest") as report:
+        outcome = take_snapshot(config, scans, label_of, snapshot, key, report)
+    keep_map(outcome, snapshot, key)
+    if not outcome.counts["read"]:
+        raise StepFailed(
+            f"none of the {outcome.counts['found']} files under scans could be used: "
+            f"{outcome.counts['reasons']}"
+        )
+
+
+if __name__ == "__main__":
+    main(ingest)

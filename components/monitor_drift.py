@@ -1,0 +1,47 @@
+"""Compare what the model in service is sent with what it was made from."""
+
+from typing import NamedTuple
+
+from components.contract import Input, Output, component
+from components.runtime import main
+from monitoring.alarms import judge
+from monitoring.config import MonitoringConfig
+from monitoring.drift import comparable, differences, read_reference, read_traffic
+from monitoring.report import write_facts, write_page
+
+
+class Drift(NamedTuple):
+    drifted: bool
+    verdict: str  # "drift", "no drift" or "insufficient"
+
+
+@component()
+def monitor_drift(
+    config: MonitoringConfig, reference: Input, traffic: Input, report: Output
+) -> Drift:
+    """Judge the latest live requests against the reference of the model that answered them.
+
+    Reads: reference/reference.parquet, reference/reference.json; traffic/captured/*.jsonl, or
+        traffic/*.jsonl, or nothing where no request was captured yet.
+    Writes: report/drift.json, report/drift.html.
+    """
+    table, model_digest = read_reference(reference)
+    kept = read_traffic(traffic, model_digest, config.tags, config.window)
+    enough = len(kept.rows) >= config.minimum_requests
+    columns, one_sided = comparable(table, kept.rows) if enough else ([], [])
+    verdict = judge(differences(columns), len(kept.rows), config)
+    write_facts(
+        verdict,
+        model_digest=model_digest,
+        n_current=len(kept.rows),
+        passed_over=kept.passed_over,
+        not_compared=one_sided,
+        config=config,
+        report=report,
+    )
+    write_page(verdict, columns, config, report)
+    return Drift(drifted=verdict.outcome == "drift", verdict=verdict.outcome)
+
+
+if __name__ == "__main__":
+    main(monitor_drift)

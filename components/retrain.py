@@ -1,0 +1,72 @@
+"""Ask for a new model when drift, labels and the time since the last request call for one."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from components.contract import Input, Output, component
+from components.runtime import main
+from imaging.manifest import read_manifest
+from lineage.workspace import workspace
+from monitoring.config import RetrainingConfig
+from monitoring.report import FACTS
+from monitoring.retraining import (
+    REQUEST,
+    REQUESTED,
+    cause_of,
+    decide,
+    last_asked,
+    newly_labelled,
+    read_requests,
+    write_request,
+)
+
+
+class Retraining(NamedTuple):
+    requested: bool
+    reason: str
+
+
+def still_requested(request: Path) -> bool:
+    """Only a request stands; who waits for labels or time must look again."""
+    facts = json.loads((request / REQUEST).read_text())
+    standing = workspace().requests / f"{facts['name']}.json"
+    return facts["status"] == REQUESTED and standing.exists()
+
+
+@component(secrets=("pseudonym.key",), receipt=still_requested)
+def retrain(
+    config: RetrainingConfig, report: Input, snapshot: Input, request: Output
+) -> Retraining:
+    """File a request that the launcher acts on; the same cause is one request, however often.
+
+    Reads: report/drift.json, snapshot/manifest.parquet, the labels table of the config.
+    Writes: request/request.json. Effect: the same content as <workspace>/requests/<name>.json if
+        a new model is asked for or only labels are lacking; whoever acts reads its `status`.
+    """
+    here = workspace()
+    drift = json.loads((report / FACTS).read_text())
+    drift_report, name = cause_of(report, config)
+    earlier = read_requests(here.requests)
+    content = earlier.get(name, {})
+    if content.get("status") != REQUESTED:
+        now = datetime.now(UTC)
+        new = newly_labelled(read_manifest(snapshot), here.secret("pseudonym.key"), config)
+        decision = decide(drift["verdict"], new, last_asked(earlier.values()), now, config)
+        content = {
+            "name": name,
+            "status": decision.status,
+            "reason": decision.reason,
+            "cause": {"drift_report": drift_report, "model_digest": drift["model_digest"]},
+            "new_patients": new,
+            "at": now.isoformat(timespec="seconds"),
+        }
+        if decision.status in (REQUESTED, "waiting: labels needed"):
+            write_request(content, here.requests / f"{name}.json")
+    write_request(content, request / REQUEST)
+    return Retraining(requested=content["status"] == REQUESTED, reason=content["reason"])
+
+
+if __name__ == "__main__":
+    main(retrain)

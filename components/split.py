@@ -1,0 +1,40 @@
+"""Part the accepted images by patient into training, validation and a sealed test split."""
+
+from components.contract import Input, Output, component
+from components.runtime import main
+from imaging.config import SplittingConfig
+from imaging.expectations import ACCEPTED
+from imaging.manifest import read_manifest
+from imaging.splits import open_ledger, part, require_usable, write_splits
+from lineage.workspace import workspace
+
+
+@component(secrets=("split.key",))
+def split(config: SplittingConfig, snapshot: Input, accepted: Input, splits: Output) -> None:
+    """Part by patient; nobody is ever on two sides, nor moves as data grows.
+
+    Reads: snapshot/manifest.parquet, accepted/accepted.parquet.
+    Writes: splits/splits.parquet, splits/splits.json; appends to the workspace's ledger.
+
+    Raises:
+        StepFailed: A split has too few patients or one class only; the counts are on disk.
+    """
+    import pandas as pd
+
+    here = workspace()
+    with open_ledger(here.ledgers / f"splits-{config.ledger}.jsonl") as ledger:
+        rows, counts = part(
+            read_manifest(snapshot),
+            pd.read_parquet(accepted / ACCEPTED),
+            config,
+            here.secret("split.key"),
+            ledger.sides,
+        )
+        write_splits(rows, counts, splits)
+        require_usable(counts, config.minimum_patients)
+        sides = dict(zip(rows["patient_id"], rows["split"], strict=True))
+        ledger.add(sides, config.fractions.model_dump())
+
+
+if __name__ == "__main__":
+    main(split)

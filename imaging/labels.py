@@ -1,0 +1,161 @@
+"""The labels table: which of two classes each image is, and what the header may not say."""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from imaging.config import Labels
+from lineage.errors import BadInput
+
+TABLES = (".csv", ".parquet")
+MOST_CLASSES_NAMED = 20  # a column with more values may hold identities; none is then quoted
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the table says of one key. `label` is None for neither class."""
+
+    label: int | None
+    conflict: bool = False
+    patient_id: str | None = None
+    sex: str | None = None
+    age_years: float | None = None
+    scanner: str | None = None
+    site: str | None = None
+
+
+def read_labels(path: Path, config: Labels) -> dict[str, Label]:
+    """Read a CSV or Parquet table (or the only one in a directory) into a label per key.
+
+    A key that occurs twice with different labels or patients is a conflict; other columns are
+    taken from its first row.
+
+    Raises:
+        BadInput: No such table, or it lacks a column or a class that the config names.
+    """
+    table = _read(_the_table(path))
+    wanted = {"key_column": config.key_column, "column": config.column} | {
+        name: value
+        for name in ("patient_column", "sex_column", "age_column", "scanner_column", "site_column")
+        if (value := getattr(config, name)) is not None
+    }
+    for setting, column in wanted.items():
+        if column not in table:
+            raise BadInput(
+                f"ingestion.labels.{setting}: the labels table has no column {column!r}"
+                f"{_nearest(column, table)}"
+            )
+    given = {value.strip() for value in table[config.column]}
+    for name in config.classes:
+        if name not in given:
+            raise BadInput(
+                f"ingestion.labels.classes: column {config.column!r} never says {name!r}"
+                f"{_nearest(name, given) if len(given) <= MOST_CLASSES_NAMED else ''}"
+            )
+
+    labels: dict[str, Label] = {}
+    for number, key in enumerate(table[config.key_column]):
+        key = key.strip()
+        row = {name: table[column][number].strip() for name, column in wanted.items()}
+        label = _label(row, config.classes)
+        known = labels.setdefault(key, label)
+        if (known.label, known.patient_id) != (label.label, label.patient_id):
+            labels[key] = Label(label=None, conflict=True)
+    labels.pop("", None)
+    return labels
+
+
+def match_files(files: Iterable[str], keys: Iterable[str]) -> dict[str, str]:
+    """Find for each file the key that names it: the same path, or the only one it ends like.
+
+    `images/x.png` in the table names `x.png` under scans, and the other way round. What could be
+    meant by two keys, or a key that could mean two files, matches nothing.
+
+    Args:
+        files: Relative posix paths.
+        keys: As in the table.
+
+    Returns:
+        File to key, for files that have one.
+    """
+    files, keys = list(files), list(keys)
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for key in keys:
+        by_name[PurePosixPath(key).name].append(key)
+    exact = set(files) & set(keys)
+    matched = {file: file for file in exact}
+    claims: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        if file not in exact:
+            candidates = [
+                k
+                for k in by_name[PurePosixPath(file).name]
+                if k not in exact and _ends_alike(k, file)
+            ]
+            if len(candidates) == 1:
+                claims[candidates[0]].append(file)
+    return matched | {claimants[0]: key for key, claimants in claims.items() if len(claimants) == 1}
+
+
+def _ends_alike(one: str, other: str) -> bool:
+    shorter, longer = sorted((PurePosixPath(one).parts, PurePosixPath(other).parts), key=len)
+    return longer[-len(shorter) :] == shorter
+
+
+def _the_table(path: Path) -> Path:
+    if path.is_dir():  # engines hand on directories, even for one file
+        tables = [p for p in sorted(path.iterdir()) if p.suffix.lower() in TABLES]
+        if len(tables) != 1:
+            raise BadInput(
+                f"labels: the directory holds {len(tables)} CSV or Parquet files, not one"
+            )
+        return tables[0]
+    if not path.is_file():
+        raise BadInput("labels: there is no such file; name a CSV or Parquet table")
+    return path
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    import pandas as pd
+
+    try:
+        if path.read_bytes()[:4] == b"PAR1":
+            frame = pd.read_parquet(path)
+            frame = frame.astype(object).where(frame.notna(), "").astype(str)
+        else:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except Exception as error:
+        # The library's sentence may quote a line of the table.
+        raise BadInput(f"labels: neither CSV nor Parquet ({type(error).__name__})") from None
+    return {str(name): frame[name].tolist() for name in frame.columns}
+
+
+def _label(row: dict[str, str], classes: tuple[str, str]) -> Label:
+    def filled(name: str) -> str | None:
+        return row.get(name) or None
+
+    try:
+        age = float(row.get("age_column") or "nan")
+    except ValueError:
+        age = float("nan")
+    return Label(
+        label=classes.index(row["column"]) if row["column"] in classes else None,
+        patient_id=filled("patient_column"),
+        sex=filled("sex_column"),
+        age_years=age if 0 <= age < 200 else None,
+        scanner=filled("scanner_column"),
+        site=filled("site_column"),
+    )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(
+        name.lower(), [k.lower() for k in known], n=1
+    )
+    found = next((k for k in known if near and k.lower() == near[0].lower()), None)
+    return (
+        f"; did you mean {found!r}?" if found else f"; it has {known}" if len(known) <= 20 else ""
+    )

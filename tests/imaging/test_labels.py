@@ -1,0 +1,93 @@
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from imaging.config import Labels
+from imaging.labels import Label, match_files, read_labels
+from lineage.errors import BadInput
+
+TABLE = "image,view,who,sex,years\na.png,PA,P1,F,61\nb.png, AP ,P2,,n/a\nc.png,LL,P3,M,3\n"
+
+
+def config(**changes: Any) -> Labels:
+    fields = {"key": "file", "key_column": "image", "column": "view", "classes": ("PA", "AP")}
+    return Labels.model_validate(fields | {"patient_column": "who", "sex_column": "sex"} | changes)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "labels.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def test_a_label_per_key_and_none_for_other_classes(table: Path) -> None:
+    labels = read_labels(table, config(age_column="years"))
+    assert labels == {
+        "a.png": Label(0, patient_id="P1", sex="F", age_years=61.0),
+        "b.png": Label(1, patient_id="P2"),
+        "c.png": Label(None, patient_id="P3", sex="M", age_years=3.0),
+    }
+
+
+def test_parquet_and_a_directory_with_one_table_say_the_same(table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    pd.read_csv(table).to_parquet(folder / "labels.parquet")
+    expected = read_labels(table, config())
+    assert read_labels(folder / "labels.parquet", config()) == expected
+    assert read_labels(folder, config()) == expected
+
+
+def test_twice_the_same_is_no_conflict_but_two_labels_or_patients_are(table: Path) -> None:
+    table.write_text(TABLE + "a.png,PA,P1,F,61\nb.png,PA,P2,,\nc.png,LL,P4,M,3\n")
+    labels = read_labels(table, config())
+    assert [labels[k].conflict for k in ("a.png", "b.png", "c.png")] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"column": "veiw"}, r"labels.column: .*'veiw'; did you mean 'view'"),
+        ({"key_column": "Image"}, r"labels.key_column: .*did you mean 'image'"),
+        ({"sex_column": "zzz"}, r"labels.sex_column: .*it has \['image'"),
+        ({"classes": ("PA", "ap")}, r"labels.classes: column 'view' never says 'ap'.*'AP'"),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest_right_one(table: Path, change: Any, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        read_labels(table, config(**change))
+
+
+def test_a_column_of_many_values_is_never_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    rows = [f"{i}.png,PA,Quernstein{i},F" for i in range(30)]
+    path.write_text("\n".join(["image,view,who,sex", *rows]))
+    with pytest.raises(BadInput) as caught:
+        read_labels(path, config(column="who", classes=("Quernstein", "AP")))
+    assert "Quernstein1" not in str(caught.value)
+
+
+def test_no_table_or_no_table_at_all(tmp_path: Path) -> None:
+    secret = tmp_path / "Quernstein"
+    with pytest.raises(BadInput, match="no such file") as caught:
+        read_labels(secret / "labels.csv", config())
+    secret.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(BadInput, match="neither CSV nor Parquet") as broken:
+        read_labels(secret, config())
+    assert "Quernstein" not in str(caught.value) + str(broken.value)
+
+
+def test_files_match_by_their_ending_when_only_one_can_be_meant() -> None:
+    keys = ["images/x.png", "y.png", "a/z.png", "b/z.png", "deep/er/w.png"]
+    files = ["x.png", "scans/y.png", "z.png", "er/w.png", "other.png"]
+    assert match_files(files, keys) == {
+        "x.png": "images/x.png",
+        "scans/y.png": "y.png",
+        "er/w.png": "deep/er/w.png",
+    }
+    assert match_files(["1/y.png", "2/y.png"], ["y.png"]) == {}
+    assert match_files(["y.png", "2/y.png"], ["y.png"]) == {"y.png": "y.png"}
+    assert match_files(["my.png"], ["y.png"]) == {}

@@ -1,0 +1,123 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from imaging.deidentify import Pseudonyms
+from lineage.errors import BadInput
+from monitoring.config import RetrainingConfig
+from monitoring.retraining import (
+    cause_of,
+    decide,
+    last_asked,
+    newly_labelled,
+    read_requests,
+    write_request,
+)
+
+KEY = bytes(range(32))
+NOW = datetime(2026, 1, 10, tzinfo=UTC)
+CONFIG = RetrainingConfig(minimum_new_patients=20, cooldown_hours=24)
+
+
+@pytest.mark.parametrize(
+    ("drift", "new", "hours_ago", "status"),
+    [
+        ("drift", 20, None, "requested"),
+        ("drift", 20, 24, "requested"),
+        ("drift", 20, 23.9, "cooldown"),
+        ("drift", 19, None, "waiting: labels needed"),
+        ("drift", 19, 1, "cooldown"),
+        ("no drift", 99, None, "no drift"),
+        ("insufficient", 99, None, "no drift"),
+    ],
+)
+def test_the_policy(drift, new, hours_ago, status):
+    last = None if hours_ago is None else NOW - timedelta(hours=hours_ago)
+    assert decide(drift, new, last, NOW, CONFIG).status == status
+
+
+def test_the_reason_holds_the_numbers():
+    reason = decide("drift", 7, None, NOW, CONFIG).reason
+    assert reason == "drift, but 7 newly labelled patients, and 20 are needed"
+    images = CONFIG.model_copy(update={"key": "SOPInstanceUID"})
+    assert "7 newly labelled images" in decide("drift", 7, None, NOW, images).reason
+    cooling = decide("drift", 20, NOW - timedelta(hours=1), NOW, CONFIG).reason
+    assert "the next may be at 2026-01-10T23:00" in cooling
+
+
+@pytest.fixture
+def manifest():
+    names = Pseudonyms(KEY)
+    return pd.DataFrame(
+        {
+            "patient_id": [names.patient(p) for p in ("007", "Doe^Jane")],
+            "instance_uid": [names.uid(u) for u in ("1.2.3", "1.2.4")],
+        }
+    )
+
+
+def test_only_patients_that_the_snapshot_lacks_are_new(tmp_path, manifest):
+    table = tmp_path / "labels.csv"
+    table.write_text("patient_id,label\n007,1\n 007 ,0\n7,1\nDoe^Jane,0\nNA,1\n,1\nNA,0\n")
+    config = RetrainingConfig(labelled=table)
+    assert newly_labelled(manifest, KEY, config) == 2  # "7" and "NA"
+    assert newly_labelled(manifest, bytes(32), config) == 4  # another key knows nobody
+
+
+def test_images_are_counted_where_no_patient_is_named(tmp_path, manifest):
+    table = tmp_path / "labels.parquet"
+    pd.DataFrame({"uid": ["1.2.3", "1.2.5", "1.2.6"]}).to_parquet(table)
+    config = RetrainingConfig(labelled=table, key="SOPInstanceUID", key_column="uid")
+    assert newly_labelled(manifest, KEY, config) == 2
+
+
+def test_no_table_yet_means_nobody_new(tmp_path, manifest):
+    assert newly_labelled(manifest, KEY, RetrainingConfig()) == 0
+    absent = RetrainingConfig(labelled=tmp_path / "absent.csv")
+    assert newly_labelled(manifest, KEY, absent) == 0
+
+
+def test_a_table_without_the_column_is_refused_without_quoting_it(tmp_path, manifest):
+    table = tmp_path / "labels.csv"
+    table.write_text("name\nDoe^Jane\n")
+    with pytest.raises(BadInput, match="no column 'patient_id'") as error:
+        newly_labelled(manifest, KEY, RetrainingConfig(labelled=table))
+    assert "Doe" not in str(error.value)
+    table.write_text("a,b\nDoe,Jane,too,many\nDoe\n")
+    with pytest.raises(BadInput) as error:
+        newly_labelled(manifest, KEY, RetrainingConfig(labelled=table))
+    assert "Doe" not in str(error.value)
+    broken = tmp_path / "labels.parquet"
+    broken.write_bytes(b"Doe, Jane")
+    with pytest.raises(BadInput, match="neither CSV nor Parquet"):
+        newly_labelled(manifest, KEY, RetrainingConfig(labelled=broken))
+
+
+def test_a_cause_is_named_by_the_numbers_and_the_policy(tmp_path):
+    (tmp_path / "drift.json").write_text('{"verdict": "drift"}')
+    _, name = cause_of(tmp_path, CONFIG)
+    (tmp_path / "drift.html").write_text("drawn anew")
+    assert cause_of(tmp_path, CONFIG)[1] == name
+    assert cause_of(tmp_path, RetrainingConfig())[1] != name
+    (tmp_path / "drift.json").write_text('{"verdict": "no drift"}')
+    assert cause_of(tmp_path, CONFIG)[1] != name
+
+
+def test_only_what_was_asked_for_counts_as_asked(tmp_path):
+    folder = tmp_path / "requests"
+    assert last_asked(read_requests(folder).values()) is None
+    for name, status, day in (
+        ("a", "requested", 1),
+        ("b", "requested", 2),
+        ("c", "waiting: labels needed", 3),
+    ):
+        at = datetime(2026, 1, day, tzinfo=UTC).isoformat()
+        write_request({"status": status, "at": at}, folder / f"{name}.json")
+    requests = read_requests(folder)
+    assert set(requests) == {"a", "b", "c"}
+    assert last_asked(requests.values()) == datetime(2026, 1, 2, tzinfo=UTC)
+    write_request({"status": "requested", "at": NOW.isoformat()}, folder / "c.json")
+    assert json.loads((folder / "c.json").read_text())["status"] == "requested"
+    assert len(list(folder.iterdir())) == 3  # no drafts left behind
