@@ -1,0 +1,400 @@
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.validate import ParamValidator
+from small_lifecycle import IMAGE, Decision, Knobs, approve, evaluate, small_lifecycle, watch
+
+from components.contract import Input, Output, component
+from lineage.errors import BadInput
+from pipelines.backends import sagemaker
+from pipelines.backends.cluster import read_settings
+from pipelines.backends.sagemaker import Instance, SageMakerSettings, compile_to
+from pipelines.graph import Fail, GraphError, Pipeline, Source, Step, When
+
+ROOT = Path(__file__).resolve().parents[3]
+SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:pseudonym"
+SETTINGS = SageMakerSettings(
+    image=IMAGE,
+    serving_image=IMAGE,
+    role="arn:aws:iam::123456789012:role/lightbox",
+    region="eu-west-1",
+    bucket="lightbox",
+    kms_key="alias/lightbox",
+    subnets=["subnet-0"],
+    security_groups=["sg-0"],
+    tracking_uri="https://mlflow.example",
+    model_package_group="lightbox",
+    instances=[
+        Instance(type="ml.m5.xlarge", cpu=4, memory_gib=16),
+        Instance(type="ml.g5.4xlarge", cpu=16, memory_gib=64, gpus=1),
+    ],
+    secrets={"pseudonym.key": SECRET},
+)
+OPERATIONS = {
+    "Processing": ("CreateProcessingJob", "ProcessingJobName"),
+    "Training": ("CreateTrainingJob", "TrainingJobName"),
+    "RegisterModel": ("CreateModelPackage", None),
+}
+
+
+def compiled(folder: Path, pipeline: Pipeline | None = None, **changes: Any) -> dict[str, Any]:
+    path = folder / "definition.json"
+    compile_to(pipeline or small_lifecycle(), SETTINGS.model_copy(update=changes), path)
+    definition: dict[str, Any] = json.loads(path.read_text())
+    return definition
+
+
+@pytest.fixture(scope="module")
+def definition(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The small lifecycle, compiled once."""
+    return compiled(tmp_path_factory.mktemp("small"))
+
+
+def every_step(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for step in definition["Steps"]:
+        inside = step["Arguments"] if step["Type"] == "Condition" else {}
+        for each in [step, *inside.get("IfSteps", []), *inside.get("ElseSteps", [])]:
+            assert each["Name"] not in found
+            found[each["Name"]] = each
+    return found
+
+
+def references(value: Any) -> Iterator[str]:
+    """The steps that a part of a definition reads from."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "Get" and inner.startswith("Steps."):
+                yield inner.split(".")[1]
+            yield from references(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from references(inner)
+
+
+def started(definition: dict[str, Any], values: dict[str, bool]) -> set[str]:
+    """Which steps SageMaker would start, given what each condition reads.
+
+    A step starts once all that it reads from or depends on has run; one within a branch waits
+    for its condition as well. A step that needs one that never ran never starts.
+    """
+    steps, chosen = every_step(definition), {s["Name"] for s in definition["Steps"]}
+    ran: set[str] = set()
+    while True:
+        ready = {
+            name
+            for name in chosen - ran
+            if {*references(conditions_only(steps[name])), *steps[name].get("DependsOn", [])} <= ran
+        }
+        if not ready:
+            return {n for n in ran if steps[n]["Type"] != "Condition"}
+        ran |= ready
+        for step in (steps[name] for name in ready if steps[name]["Type"] == "Condition"):
+            said = step["Arguments"]["Conditions"][0]["LeftValue"]["Std:JsonGet"]["Path"]
+            branch = "IfSteps" if values[said] else "ElseSteps"
+            chosen |= {inner["Name"] for inner in step["Arguments"][branch]}
+
+
+def conditions_only(step: dict[str, Any]) -> Any:
+    arguments = step["Arguments"]
+    return arguments["Conditions"] if step["Type"] == "Condition" else arguments
+
+
+def faults(step: dict[str, Any]) -> list[str]:
+    """What the SageMaker API itself would say of a job's request, as far as its model tells."""
+    operation, name = OPERATIONS[step["Type"]]
+    request = substituted(step["Arguments"]) | ({name: "job"} if name else {})
+    request.pop("SkipModelValidation", None) if step["Type"] == "RegisterModel" else None
+    shape = botocore.session.get_session().get_service_model("sagemaker")
+    model = shape.operation_model(operation).input_shape
+    report = ParamValidator().validate(request, model)
+    return [*([report.generate_report()] if report.has_errors() else []), *beyond(request, model)]
+
+
+def beyond(value: Any, shape: Any, place: str = "") -> Iterator[str]:
+    """Maxima and patterns, which botocore leaves to the service."""
+    size = len(value) if hasattr(value, "__len__") else value
+    if "max" in shape.metadata and size > shape.metadata["max"]:
+        yield f"{place}: {size} > {shape.metadata['max']}"
+    if shape.type_name == "string":
+        if not fits(shape.metadata.get("pattern", "(?s).*"), value):
+            yield f"{place}: {value} is not {shape.metadata['pattern']}"
+        if shape.enum and value not in shape.enum:
+            yield f"{place}: {value} is none of the known"
+    elif shape.type_name == "structure":
+        for key, inner in value.items():
+            yield from beyond(inner, shape.members[key], f"{place}.{key}")
+    elif shape.type_name == "list":
+        for inner in value:
+            yield from beyond(inner, shape.member, f"{place}[]")
+    elif shape.type_name == "map":
+        for key, inner in value.items():
+            yield from beyond(key, shape.key, f"{place}.{key}")
+            yield from beyond(inner, shape.value, f"{place}.{key}")
+
+
+def fits(pattern: str, value: str) -> bool:
+    # Python has no \p{…}: any letter or digit stands for those here, a blank for \p{Z}.
+    pattern = re.sub(r"\\p\{.\}", r"\\w", pattern.replace(r"\p{Z}", r"\s"))
+    try:
+        return bool(re.fullmatch(pattern, value))
+    except re.error:  # a few of the model's patterns are Java's
+        return True
+
+
+def substituted(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() & {"Get", "Std:Join", "Std:JsonGet"}:
+            return "s3://bucket/prefix"
+        return {key: substituted(inner) for key, inner in value.items()}
+    return [substituted(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_two_compiles_are_equal_byte_by_byte(tmp_path: Path) -> None:
+    compile_to(small_lifecycle(), SETTINGS, tmp_path / "a.json")
+    compile_to(small_lifecycle(), SETTINGS, tmp_path / "b.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_every_request_is_one_that_the_api_describes(definition: dict[str, Any]) -> None:
+    steps = every_step(definition)
+    jobs = {name: faults(s) for name, s in steps.items() if s["Type"] in OPERATIONS}
+    assert {s["Type"] for s in steps.values()} == {*OPERATIONS, "Condition", "Fail"}
+    assert jobs == {name: [] for name in jobs}
+
+
+@pytest.mark.parametrize(
+    ("passed", "approved", "ends"),
+    [
+        (False, True, {"refused"}),
+        (True, False, {"approve", "waiting-for-approval"}),
+        (True, True, {"approve", "watch"}),
+    ],
+)
+def test_what_would_start_is_what_the_graph_says(
+    definition: dict[str, Any], passed: bool, approved: bool, ends: set[str]
+) -> None:
+    always = {"take_in", "fit", "evaluate", "enter", "enter-mirror"}
+    values = {"passed": passed, "approved": approved}
+    assert started(definition, values) == always | ends
+
+
+def test_conditions_are_never_nested(definition: dict[str, Any]) -> None:
+    for step in definition["Steps"]:
+        if step["Type"] == "Condition":
+            inside = step["Arguments"]["IfSteps"] + step["Arguments"]["ElseSteps"]
+            assert all(inner["Type"] != "Condition" for inner in inside)
+
+
+def test_a_fail_tells_its_reason_after_the_model_was_entered(
+    definition: dict[str, Any],
+) -> None:
+    refused = every_step(definition)["refused"]
+    reason = {"PropertyFile": {"Get": "Steps.evaluate.PropertyFiles.values"}, "Path": "reason"}
+    assert refused["Arguments"]["ErrorMessage"] == {
+        "Std:Join": {"On": ": ", "Values": ["refused", {"Std:JsonGet": reason}]}
+    }
+    assert refused["DependsOn"] == ["enter", "enter-mirror"]
+
+
+def test_values_are_kept_where_conditions_look_for_them(definition: dict[str, Any]) -> None:
+    judged = every_step(definition)["evaluate"]
+    assert judged["PropertyFiles"] == [
+        {"PropertyFileName": "values", "OutputName": "values", "FilePath": "values.json"}
+    ]
+    outputs = {
+        o["OutputName"]: o["S3Output"]["LocalPath"]
+        for o in judged["Arguments"]["ProcessingOutputConfig"]["Outputs"]
+    }
+    arguments = judged["Arguments"]["AppSpecification"]["ContainerArguments"]
+    assert arguments[-2:] == ["--values-json", f"{outputs['values']}/values.json"]
+
+
+def test_configs_travel_as_files_for_training_too(tmp_path: Path) -> None:
+    knobs = Knobs(note="x" * 10_000)
+    training = every_step(compiled(tmp_path, small_lifecycle(config=knobs)))["fit"]["Arguments"]
+    assert training["HyperParameters"] == {}
+    channel = training["InputDataConfig"][0]
+    assert channel["ChannelName"] == "config"
+    folder = channel["DataSource"]["S3DataSource"]["S3Uri"].removeprefix("s3://lightbox/configs/")
+    text = (tmp_path / "definition.configs" / folder / "config.json").read_text()
+    assert Knobs.model_validate_json(text) == knobs
+
+
+def test_training_and_evaluation_have_no_network_all_else_a_vpc(
+    definition: dict[str, Any],
+) -> None:
+    steps = every_step(definition)
+    isolated = {}
+    for name, step in steps.items():
+        if step["Type"] in ("Processing", "Training"):
+            network = step["Arguments"].get("NetworkConfig", step["Arguments"])
+            isolated[name] = network["EnableNetworkIsolation"]
+            assert network["VpcConfig"] == {"SecurityGroupIds": ["sg-0"], "Subnets": ["subnet-0"]}
+    assert {name for name, alone in isolated.items() if alone} == {"fit", "evaluate"}
+
+
+def test_effects_are_not_cached_and_pure_steps_are(definition: dict[str, Any]) -> None:
+    steps = every_step(definition)
+    cached = {n for n, s in steps.items() if s.get("CacheConfig", {}).get("Enabled")}
+    assert cached == {"take_in", "fit", "evaluate", "watch"}
+
+
+def test_a_step_gets_the_cheapest_instance_that_is_large_enough(definition: dict[str, Any]) -> None:
+    steps = every_step(definition)
+    assert steps["fit"]["Arguments"]["ResourceConfig"]["InstanceType"] == "ml.g5.4xlarge"
+    cluster = steps["evaluate"]["Arguments"]["ProcessingResources"]["ClusterConfig"]
+    assert cluster["InstanceType"] == "ml.m5.xlarge"
+
+
+def test_only_the_arn_of_a_secret_is_in_the_definition(definition: dict[str, Any]) -> None:
+    steps = every_step(definition)
+    told = {
+        name
+        for name, step in steps.items()
+        if "LIGHTBOX_SECRET_PSEUDONYM_KEY" in step["Arguments"].get("Environment", {})
+    }
+    assert told == {"take_in"}
+    environment = steps["take_in"]["Arguments"]["Environment"]
+    assert environment["LIGHTBOX_SECRET_PSEUDONYM_KEY"] == SECRET
+
+
+def test_a_source_must_be_said_at_start_unless_it_lies_in_s3(
+    tmp_path: Path, definition: dict[str, Any]
+) -> None:
+    named = definition["Parameters"]
+    assert named == [{"Name": name, "Type": "String"} for name in ("scans", "champion")]
+    given = compiled(tmp_path, small_lifecycle("s3://in/scans"))["Parameters"]
+    assert given[0]["DefaultValue"] == "s3://in/scans"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image": "registry.example/lightbox:1.0"}, "image: .*pin it as NAME@sha256"),
+        ({"serving_image": "registry.example/serve"}, "serving_image: "),
+        ({"tracking_uri": "sqlite:///mlflow.db"}, "sqlite reaches no cluster"),
+        ({"secrets": {}}, r"take_in reads the secrets \['pseudonym.key'\]"),
+        ({"isolated": ["take_in"]}, "take_in reads .* but runs without a network"),
+        ({"instances": SETTINGS.instances[:1]}, "none is large enough for fit"),
+        ({"sources": {"scans": "gs://in/scans"}}, "sources.scans: gs://in/scans does not start"),
+    ],
+)
+def test_settings_that_sagemaker_cannot_use_are_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        compiled(tmp_path, **changes)
+
+
+@component(trains="model")
+def fit_and_tell(config: Knobs, scans: Input, model: Output) -> Decision: ...  # type: ignore[empty-body]
+
+
+@component(trains="model")
+def fit_and_draw(config: Knobs, scans: Input, model: Output, plots: Output) -> None: ...
+
+
+def test_a_reason_that_a_training_job_gives_is_refused(tmp_path: Path) -> None:
+    fitted = Step(fit_and_tell, Knobs(), scans=Source("scans", ""))
+    with pytest.raises(GraphError, match=r"fit_and_tell\.reason is reported by a training job"):
+        compiled(tmp_path, Pipeline("p", [fitted, Fail("refused", fitted["reason"], 3)]))
+
+
+def test_a_training_job_with_a_second_output_is_refused(tmp_path: Path) -> None:
+    fitted = Step(fit_and_draw, Knobs(), scans=Source("scans", ""))
+    with pytest.raises(GraphError, match="fit_and_draw trains"):
+        compiled(tmp_path, Pipeline("p", [fitted]))
+
+
+def test_a_nested_branch_on_what_was_known_before_is_refused(tmp_path: Path) -> None:
+    judged = Step(evaluate, Knobs(), model=Source("m", ""), champion=Source("c", ""))
+    approved = Step(approve, Knobs(), verdict=judged["verdict"])
+    watched = Step(watch, Knobs(), approval=approved["approval"])
+    inner = When(approved["approved"], then=[watched])
+    outer = When(judged["passed"], then=[inner])
+    with pytest.raises(GraphError, match="SageMaker cannot nest conditions"):
+        compiled(tmp_path, Pipeline("p", [judged, approved, outer]))
+
+
+def test_equal_outcomes_get_names_of_their_own(tmp_path: Path) -> None:
+    judged = Step(evaluate, Knobs(), model=Source("m", ""), champion=Source("c", ""))
+    ends = [Fail("refused", judged["reason"], code) for code in (3, 4)]
+    branch = When(judged["passed"], then=ends[:1], otherwise=ends[1:])
+    assert {"refused", "refused-2"} <= set(
+        every_step(compiled(tmp_path, Pipeline("p", [judged, branch])))
+    )
+
+
+def test_the_sdk_checks_its_own_config_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = []
+    check = sagemaker.SageMakerConfig.validate_sagemaker_config
+    counting = staticmethod(lambda config=None: checks.append(check(config)))
+    monkeypatch.setattr(sagemaker.SageMakerConfig, "validate_sagemaker_config", counting)
+    compiled(tmp_path)
+    assert len(checks) == 1
+
+
+def test_compiling_needs_no_account_no_network_and_leaves_the_process_as_it_was(
+    tmp_path: Path,
+) -> None:
+    program = """
+import logging, os, socket, sys
+from pathlib import Path
+def refuse(*_): raise AssertionError("a connection was tried")
+socket.socket.connect = socket.getaddrinfo = refuse
+before = dict(os.environ)
+from small_lifecycle import small_lifecycle
+from pipelines.backends.sagemaker import SageMakerSettings, compile_to
+settings = SageMakerSettings.model_validate_json(sys.argv[1])
+compile_to(small_lifecycle(), settings, Path(sys.argv[2]))
+assert dict(os.environ) == before
+assert logging.getLogger().level == logging.WARNING and not logging.getLogger().handlers
+assert not {"torch", "monai"} & set(sys.modules)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, SETTINGS.model_dump_json(), str(tmp_path / "d.json")],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests/helpers'}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (tmp_path / "d.json").exists()
+
+
+def test_the_whole_lifecycle_is_compiled_from_the_shipped_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.config import load
+    from pipelines.model_lifecycle import drift_watch, model_lifecycle
+
+    for name in ("LIGHTBOX_IMAGE", "LIGHTBOX_SERVING_IMAGE"):
+        monkeypatch.setenv(name, IMAGE)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example")
+    settings = read_settings(ROOT / "configs/environments/sagemaker.yaml", SageMakerSettings)
+    config = load(ROOT / "configs/phantom.yaml")
+    compile_to(drift_watch(config), settings, tmp_path / "drift.json")
+    definition = compiled(tmp_path, model_lifecycle(config), **dict(settings))
+    steps = every_step(definition)
+    jobs = {name: faults(s) for name, s in steps.items() if s["Type"] in OPERATIONS}
+    assert jobs == {name: [] for name in jobs}
+    assert {s["Name"] for s in steps.values() if s["Type"] == "Fail"} == {
+        "refused",
+        "waiting-for-approval",
+        "rolled-back",
+    }
+    good = {"passed": True, "approved": True, "released": True, "drifted": False}
+    names = {step.name for step in model_lifecycle(config).steps()}
+    ran = started(definition, good)
+    assert names - ran == {"retrain"}
+    assert "refused" in started(definition, good | {"passed": False})
+    assert "register" in started(definition, good | {"passed": False})

@@ -1,0 +1,136 @@
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evidence import parts, prepare_registry
+
+from lineage.errors import BadInput
+from lineage.workspace import Workspace
+from registry import audit_log, dossier
+from registry.approval import approve
+from registry.mlflow_registry import move_champion, register_model, set_tags
+from registry.registry import register
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Version 1 served and was followed by version 2; version 3 was refused."""
+    folder = tmp_path_factory.mktemp("dossier")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIGHTBOX_HOME", str(folder / "home"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        prepare_registry(Workspace(folder / "home"))
+        for seed, outcome in ((1, "pass"), (2, "pass"), (3, "fail")):
+            register("chest", **parts(folder / str(seed), seed=seed, outcome=outcome))
+            if outcome == "pass":
+                approve("chest", str(seed), actor="Ada <L>", reason="read it")
+                move_champion("chest", str(seed), actor="step:deploy_canary", reason="released")
+        yield {number: dossier.lineage("chest", number) for number in ("1", "2", "3")}
+
+
+def test_the_machine_form_is_json_and_whole(served: dict[str, Any]) -> None:
+    document = json.loads(json.dumps(served["1"]))
+    assert document["approval"]["actor"] == "Ada <L>"
+    assert [e["action"] for e in document["audit"]["entries"]] == [
+        "registered",
+        "approved",
+        "champion",
+    ]
+    assert document["audit"]["agrees"]
+
+
+def test_service_is_told_from_until(served: dict[str, Any]) -> None:
+    (first,), (second,) = served["1"]["service"], served["2"]["service"]
+    assert first["until"] == second["from"]
+    assert second["until"] is None
+    assert served["3"]["service"] == []
+
+
+@pytest.mark.parametrize(
+    ("number", "standing"),
+    [
+        ("1", "approved by Ada <L>, not in service"),
+        ("2", "in service, approved by Ada <L>"),
+        ("3", "refused by the gate"),
+    ],
+)
+def test_text_and_page_begin_with_what_the_version_may_do(
+    served: dict[str, Any], number: str, standing: str
+) -> None:
+    assert dossier.as_text(served[number]).splitlines()[0] == f"chest:{number}  {standing}"
+    assert standing.lower() in words(dossier.as_html(served[number])).lower()
+
+
+def test_text_and_page_show_the_same_numbers_and_reasons(served: dict[str, Any]) -> None:
+    document = served["1"]
+    text, page = dossier.as_text(document), words(dossier.as_html(document))
+    for fact in (
+        *("0.910 (0.850 to 0.950), n 150", "0.020 (-0.010 to 0.050), n 150"),
+        *("read it", "2026c", document["audit"]["head"]["hash"]),
+        document["verdict"]["rules"][0]["sentence"],
+    ):
+        assert fact in text
+        assert fact in page
+    for digest in (document["model"]["digest"], document["data"]["manifest_digest"]):
+        assert digest in page
+
+
+def test_the_page_loads_nothing_and_escapes_what_people_wrote(served: dict[str, Any]) -> None:
+    page = dossier.as_html(served["1"])
+    assert not re.search(r"<(script|link|img|iframe)|\b(src|href)=|url\(|@import|https?:", page)
+    assert "Ada &lt;L&gt;" in page
+
+
+def test_a_refused_model_is_refused_at_first_sight(served: dict[str, Any]) -> None:
+    page = dossier.as_html(served["3"])
+    assert '<header class="banner fail">' in page
+    assert '<header class="banner pass">' in dossier.as_html(served["2"])
+
+
+def test_intervals_are_drawn_to_one_scale(served: dict[str, Any]) -> None:
+    forest = dossier._forest(served["1"]["evaluation"])
+    assert forest["axis"] == 0.5  # the lowest bound is 0.58
+    rows = dict(forest["rows"])
+    auroc = rows["sex: F"][0]
+    assert (auroc["low"], auroc["estimate"], auroc["high"]) == (72.0, 86.0, 94.0)
+    assert rows["age band: <40"][0] == {"text": "not computable, n 2"}
+
+
+def test_a_broken_log_and_edited_tags_are_told_at_once(served: dict[str, Any]) -> None:
+    broken = served["1"] | {"audit": served["1"]["audit"] | {"fault": {"seq": 2, "what": "x"}}}
+    assert "✗ The audit log is broken: row 2 x." in dossier.as_text(broken)
+    edited = served["1"] | {"audit": served["1"]["audit"] | {"agrees": False}}
+    assert "not what the audit log saw" in words(dossier.as_html(edited))
+
+
+def test_a_version_with_forged_tags_has_no_dossier(
+    registry_home: Workspace, tmp_path: Path
+) -> None:
+    register("chest", **parts(tmp_path / "parts", outcome="fail"))
+    set_tags("chest", "1", {"verdict": "pass"})
+    with pytest.raises(BadInput, match="somebody changed them"):
+        dossier.lineage("chest", "1")
+    assert audit_log.verify() is None
+
+
+def test_a_version_without_lineage_is_named(registry_home: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    register_model("chest", tmp_path / "model", {}, {})
+    with pytest.raises(BadInput, match="chest:1 has no artifact 'lineage'"):
+        dossier.lineage("chest", "1")
+
+
+def words(page: str) -> str:
+    """What a reader sees, in one line."""
+    seen: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_data(self, data: str) -> None:
+            seen.append(data)
+
+    Reader().feed(page)
+    return " ".join("".join(seen).split())
