@@ -37,11 +37,11 @@ def still_requested(request: Path) -> bool:
 
 @component(secrets=("pseudonym.key",), receipt=still_requested)
 def retrain(
-    config: RetrainingConfig, report: Input, snapshot: Input, request: Output
+    config: RetrainingConfig, report: Input, snapshot: Input, labels: Input, request: Output
 ) -> Retraining:
     """File a request that the launcher acts on; the same cause is one request, however often.
 
-    Reads: report/drift.json, snapshot/manifest.parquet, the labels table of the config.
+    Reads: report/drift.json, snapshot/manifest.parquet; labels, the table as it is now.
     Writes: request/request.json. Effect: the same content as <workspace>/requests/<name>.json if
         a new model is asked for or only labels are lacking; whoever acts reads its `status`.
     """
@@ -52,14 +52,16 @@ def retrain(
     content = earlier.get(name, {})
     if content.get("status") != REQUESTED:
         now = datetime.now(UTC)
-        new = newly_labelled(read_manifest(snapshot), here.secret("pseudonym.key"), config)
-        decision = decide(drift["verdict"], new, last_asked(earlier.values()), now, config)
+        manifest, key = read_manifest(snapshot), here.secret("pseudonym.key")
+        new, unit = newly_labelled(manifest, labels, config.labels, key)
+        decision = decide(drift["verdict"], new, unit, last_asked(earlier.values()), now, config)
         content = {
             "name": name,
             "status": decision.status,
             "reason": decision.reason,
             "cause": {"drift_report": drift_report, "model_digest": drift["model_digest"]},
-            "new_patients": new,
+            "newly_labelled": new,
+            "unit": unit,
             "at": now.isoformat(timespec="seconds"),
         }
         if decision.status in (REQUESTED, "waiting: labels needed"):

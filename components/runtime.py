@@ -79,9 +79,10 @@ def main(component: Component, argv: Sequence[str] | None = None) -> None:
     unpacked = {name: _unpacked(path) for name, path in inputs.items()}
     values, _ = execute(component, config, unpacked, outputs)
     for name, path in values_to.items():
-        _write_json(path, values[name])
+        # One value, one file: a text is written as it is, or an engine would show its quotes.
+        _write(path, values[name] if isinstance(values[name], str) else json.dumps(values[name]))
     if args.values_json:
-        _write_json(args.values_json, values)
+        _write(args.values_json, json.dumps(values))
 
 
 def _unpacked(path: Path) -> Path:
@@ -95,9 +96,9 @@ def _unpacked(path: Path) -> Path:
     return unpacked
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
+    path.write_text(text)
 
 
 def _named_path(text: str) -> tuple[str, Path]:

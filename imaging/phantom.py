@@ -1,10 +1,10 @@
 """A made-up cohort of chest radiographs, so that anybody can run everything without a real scan.
 
 Patients come in matched pairs: one with the finding, one without, a fair coin says who. A pair
-shares whatever could give the answer away without looking at the lungs: scanner, day, sex, age
-(within two years), number of images, encoding, exposure, habitus. So no such thing predicts the
-label, by construction and not by luck. What is drawn for each patient alone (identity, anatomy,
-marks that merely resemble a finding) is drawn before the coin is looked at.
+shares whatever could give the answer away without looking at the lungs: scanner, time, sex, date
+of birth, number of images, encoding, staff, exposure, habitus. Names and numbers of a person are
+nobody else's. So no such thing predicts the label, by construction and not by luck. Anatomy, and
+marks that merely resemble a finding, are drawn for each patient without regard to the coin.
 
 The headers are full of invented identities, in nested sequences and private elements too: what
 de-identification has to find.
@@ -112,26 +112,28 @@ def write_cohort(
         report: Called as (done, total, "") after each patient.
 
     Returns:
-        The table `<directory>-labels.csv` beside the directory: SOPInstanceUID, finding
-        ("absent" or "present"). A table already there keeps its other rows.
+        The table `<directory>-labels.csv` beside the directory: SOPInstanceUID, PatientID,
+        finding ("absent" or "present"). A table already there keeps its other rows.
     """
     table = directory.parent / f"{directory.name}-labels.csv"
-    labels: dict[str, str] = {}
+    header = ("SOPInstanceUID", "PatientID", "finding")
+    labels: dict[str, list[str]] = {}
     if table.exists():
         with table.open(newline="") as file:
-            labels = {row["SOPInstanceUID"]: row["finding"] for row in csv.DictReader(file)}
+            labels = {row[header[0]]: [row[h] for h in header] for row in csv.DictReader(file)}
     for done, number in enumerate(range(first_patient, first_patient + patients), 1):
         for path, scan, finding in _scans(seed, number, scanners):
             target = directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
             scan.save_as(target, enforce_file_format=True)
-            labels[str(scan.SOPInstanceUID)] = CLASSES[finding]
+            row = [str(scan.SOPInstanceUID), str(scan.PatientID), CLASSES[finding]]
+            labels[row[0]] = row
         if report:
             report(done, patients, "")
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([("SOPInstanceUID", "finding"), *sorted(labels.items())])
+        writer.writerows([header, *sorted(labels.values())])
     return table
 
 
@@ -145,6 +147,7 @@ class _Pair:
     scanner: Scanner
     sex: str
     age: int
+    born: date
     day: date
     hour: int
     views: tuple[str, ...]
@@ -161,18 +164,21 @@ class _Pair:
 
 def _pair(seed: int, number: int, scanners: Sequence[Scanner]) -> _Pair:
     rng = np.random.default_rng([seed, 1, number])
+    age = int(np.clip(rng.normal(58, 16), 20, 92))
+    day = date(2024, 1, 8) + timedelta(days=int(rng.integers(500)))
     return _Pair(
         scanner=scanners[int(rng.integers(len(scanners)))],
         sex=str(rng.choice(["F", "M"])),
-        age=int(np.clip(rng.normal(58, 16), 20, 92)),
-        day=date(2024, 1, 8) + timedelta(days=int(rng.integers(500))),
+        age=age,
+        born=day - timedelta(days=int(365.25 * age + rng.integers(1, 365))),
+        day=day,
         hour=int(rng.integers(7, 20)),
         views=("PA", "AP")[: int(rng.integers(1, 3))] if rng.random() < 0.8 else ("AP",),
         compressed=bool(rng.random() < 0.5),
         inverted=bool(rng.random() < 0.3),
         layout=int(rng.integers(3)),
-        referrer=_name(rng, ""),
-        operator=_name(rng, ""),
+        referrer=f"{_word(int(rng.integers(40)))}^{_word(41)}",
+        operator=f"{_word(int(rng.integers(50, 60)))}^{_word(61)}",
         kvp=int(rng.integers(100, 131)),
         exposure=float(rng.normal(0, 0.03)),
         habitus=float(np.clip(rng.normal(0, 0.5), -1, 1)),
@@ -180,20 +186,13 @@ def _pair(seed: int, number: int, scanners: Sequence[Scanner]) -> _Pair:
     )
 
 
-GIVEN = {
-    "F": "Ada Bea Clara Dora Edith Flora Greta Hanna Ines Jana Klara Lena Mira Nora Olga".split(),
-    "M": "Anton Bruno Carl David Emil Felix Georg Hugo Ivan Jonas Kurt Lars Max Nils Otto".split(),
-}
-FAMILY = (
-    "Abendrot Birkenhain Corvallis Dunkelmann Eisvogel Farnsworth Gutwetter Halvorsen "
-    "Immergrün Jaspersen Kranewitt Lindqvist Morgenthau Nachtigall Oberholzer Pfefferkorn"
-).split()
-STREETS = ["Alder", "Birch", "Cedar", "Dogwood", "Elm", "Fir", "Ginkgo", "Hazel"]
-
-
-def _name(rng: np.random.Generator, sex: str) -> str:
-    given = GIVEN[sex] if sex else GIVEN["F"] + GIVEN["M"]
-    return f"{rng.choice(FAMILY)}^{rng.choice(given)}"
+def _word(number: int, vowels: str = "aeiou") -> str:
+    """A made-up name of three syllables; different numbers below 300,000 give different ones."""
+    scattered = number * 104729 % (14 * len(vowels)) ** 3
+    syllables = [c + v for c in "bdfghklmnprstv" for v in vowels]
+    n = len(syllables)
+    parts = scattered // n**2, scattered // n % n, scattered % n
+    return "".join(syllables[part] for part in parts).capitalize()
 
 
 def _scans(seed: int, number: int, scanners: Sequence[Scanner]) -> Iterator[tuple[Path, Any, bool]]:
@@ -201,7 +200,7 @@ def _scans(seed: int, number: int, scanners: Sequence[Scanner]) -> Iterator[tupl
     pair = _pair(seed, number // 2, scanners)
     rng = np.random.default_rng([seed, 2, number])
     finding = pair.first_has_finding == (number % 2 == 0)
-    person = _person(rng, pair, number)
+    person = _person(number)
     anatomy = _anatomy(rng, pair)
     for image, view in enumerate(pair.views, 1):
         brightness = _expose(rng, pair, _radiograph(rng, pair, anatomy, finding))
@@ -213,23 +212,18 @@ def _scans(seed: int, number: int, scanners: Sequence[Scanner]) -> Iterator[tupl
 class _Person:
     name: str
     identity: str
-    born: date
     address: str
     phone: str
     accession: str
-    minute: int
 
 
-def _person(rng: np.random.Generator, pair: _Pair, number: int) -> _Person:
-    age_days = pair.age * 365.25 + rng.integers(0, 365)
+def _person(number: int) -> _Person:
     return _Person(
-        name=_name(rng, pair.sex),
+        name=f"{_word(100 + number)}^{_word(number, vowels='aeiouü')}",
         identity=f"MRN{100000 + 7 * number}",
-        born=pair.day - timedelta(days=int(age_days)),
-        address=f"{rng.integers(1, 99):02d} {rng.choice(STREETS)} Street, Nowhere",
-        phone=f"555-{rng.integers(0, 10000):04d}",
-        accession=f"A{rng.integers(0, 10**8):08d}",
-        minute=int(rng.integers(60)),
+        address=f"{number + 1:05d} Birch Street, Nowhere",
+        phone=f"555-{number:05d}",
+        accession=f"A{hashlib.sha256(b'%d' % number).hexdigest()[:10].upper()}",
     )
 
 
@@ -433,7 +427,7 @@ def _bump(x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
 def _rib(phase: np.ndarray) -> np.ndarray:
     """A ridge at each whole phase, brighter at its rims as cortical bone is."""
     off = np.abs(phase - np.round(phase))
-    return _edge(0.21 - off, 0.04) * (0.7 + 2.0 * off)
+    return np.asarray(_edge(0.21 - off, 0.04) * (0.7 + 2.0 * off))
 
 
 def _waves(scanner: Scanner, coefficients: np.ndarray) -> np.ndarray:
@@ -477,10 +471,10 @@ def _dicom(
     ds.SOPInstanceUID = _uid(seed, "instance", number, image)
     ds.StudyInstanceUID = _uid(seed, "study", number)
     ds.SeriesInstanceUID = _uid(seed, "series", number)
-    ds.StudyID = person.accession[-4:]
+    ds.StudyID = "1"
     ds.SeriesNumber, ds.InstanceNumber = 1, image
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = f"{pair.day:%Y%m%d}"
-    ds.StudyTime = f"{pair.hour:02d}{person.minute:02d}00"
+    ds.StudyTime = f"{pair.hour:02d}0000"
     ds.AccessionNumber = person.accession
     ds.Modality = "DX"
     ds.PresentationIntentType = "FOR PRESENTATION"
@@ -496,7 +490,7 @@ def _dicom(
 
     ds.PatientName = person.name
     ds.PatientID = person.identity
-    ds.PatientBirthDate = f"{person.born:%Y%m%d}"
+    ds.PatientBirthDate = f"{pair.born:%Y%m%d}"
     ds.PatientSex = pair.sex
     ds.PatientAge = f"{pair.age:03d}Y"
     ds.PatientAddress = person.address

@@ -1,6 +1,7 @@
 """Where everything of one workspace lies: `.lightbox/` here, or `LIGHTBOX_HOME`."""
 
 import os
+import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from tempfile import mkstemp
 
 from lineage.digest import keyed_digest
+from lineage.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,20 @@ class Workspace:
         return self.home / "ledgers"
 
     def secret(self, name: str) -> bytes:
-        """Read a 32-byte secret, made at first use and readable by its owner only."""
+        """Read a 32-byte secret, made at first use and readable by its owner only.
+
+        A cluster gives it as 64 hex digits in `LIGHTBOX_SECRET_<NAME>`, such as
+        `LIGHTBOX_SECRET_PSEUDONYM_KEY`.
+
+        Raises:
+            BadInput: That variable holds something else. Making a new key instead would give
+                every patient another pseudonym without a word.
+        """
+        variable = f"LIGHTBOX_SECRET_{name.replace('.', '_').upper()}"
+        if given := os.environ.get(variable):
+            if not re.fullmatch(r"[0-9a-f]{64}", given):
+                raise BadInput(f"{variable}: expected the secret itself, as 64 hex digits")
+            return bytes.fromhex(given)
         path = self.home / "secrets" / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,9 +1,8 @@
 """Settings of the watch: what counts as drift, and when to ask for a new model."""
 
-from pathlib import Path
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
+
+from imaging.config import Labels
 
 
 class MonitoringConfig(BaseModel):
@@ -27,9 +26,6 @@ class MonitoringConfig(BaseModel):
 class RetrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Labels for new data: CSV or Parquet. Its ids may be identities; they stay in memory.
-    labelled: Path | None = None
-    key: Literal["PatientID", "SOPInstanceUID"] = "PatientID"
-    key_column: str = "patient_id"
-    minimum_new_patients: int = Field(default=20, ge=1)  # images, if keyed by SOPInstanceUID
+    labels: Labels  # how the labels table is read; `ingestion.labels`, unless named here
+    minimum_new_patients: int = Field(default=20, ge=1)  # images, if the table names no patients
     cooldown_hours: float = Field(default=168, ge=0)  # between two requests

@@ -8,7 +8,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from imaging.config import Labels
 from imaging.deidentify import Pseudonyms
+from imaging.labels import read_labels
 from lineage.digest import digest, file_digest
 from lineage.errors import BadInput
 from monitoring.config import RetrainingConfig
@@ -31,14 +33,20 @@ class Decision:
 
 
 def decide(
-    drift: str, newly_labelled: int, last: datetime | None, now: datetime, config: RetrainingConfig
+    drift: str,
+    newly_labelled: int,
+    unit: str,
+    last: datetime | None,
+    now: datetime,
+    config: RetrainingConfig,
 ) -> Decision:
     """Ask for a new model only if something changed, there is something new to learn from, and
     the last request is long enough ago for its effect to show.
 
     Args:
         drift: The verdict of the drift report.
-        newly_labelled: Patients (or images) with a label that the snapshot does not hold.
+        newly_labelled: How many have a label and are not in the snapshot.
+        unit: What they are: "patients", or "images" where the table does not tell whose.
         last: When a new model was last asked for, if ever.
         now: Time of the decision.
         config: The policy.
@@ -49,7 +57,6 @@ def decide(
     if due is not None and now < due:
         reason = f"a new model was asked for at {_text(last)}; the next may be at {_text(due)}"
         return Decision(status="cooldown", reason=reason)
-    unit = "patients" if config.key == "PatientID" else "images"
     if newly_labelled < config.minimum_new_patients:
         reason = (
             f"drift, but {newly_labelled} newly labelled {unit}, and "
@@ -59,44 +66,37 @@ def decide(
     return Decision(status=REQUESTED, reason=f"drift, and {newly_labelled} newly labelled {unit}")
 
 
-def newly_labelled(manifest: "pd.DataFrame", key: bytes, config: RetrainingConfig) -> int:
-    """How many patients (or images) of the labels table are not in the snapshot yet.
+def newly_labelled(
+    manifest: "pd.DataFrame", labels: Path, config: Labels, key: bytes
+) -> tuple[int, str]:
+    """How many of those whom the labels table names are not in the snapshot yet, and their unit.
 
-    The table may hold identities: they are turned into pseudonyms in memory, and only their number
-    leaves this function. No table, none yet at its place, or an empty one: 0.
+    Patients, if the table says whose each row is; otherwise images, series or studies. The table
+    may hold identities: they are turned into pseudonyms in memory, and only their number leaves.
 
     Raises:
-        BadInput: The table lacks the key column, or is no table.
+        BadInput: The table cannot be read, or its rows cannot be told from those already known.
     """
-    if config.labelled is None or not config.labelled.exists():
-        return 0
-    known = manifest["patient_id" if config.key == "PatientID" else "instance_uid"]
+    told = {k: row for k, row in read_labels(labels, config).items() if row.label is not None}
     names = Pseudonyms(key)
-    name = names.patient if config.key == "PatientID" else names.uid
-    return len({name(text) for text in _keys(config.labelled, config.key_column)} - set(known))
+    if config.key == "PatientID" or config.patient_column:
+        by_key = config.key == "PatientID"
+        patients = set(told) if by_key else {row.patient_id for row in told.values()}
+        new = {names.patient(p) for p in patients if p} - set(manifest["patient_id"])
+        return len(new), "patients"
+    if config.key == "file":
+        raise BadInput(
+            "ingestion.labels.patient_column is not set, and file names do not tell who is new"
+        )
+    column, unit = _KEYED[config.key]
+    return len({names.uid(uid) for uid in told} - set(manifest[column])), unit
 
 
-def _keys(path: Path, column: str) -> set[str]:
-    import pandas as pd
-
-    read = pd.read_parquet if path.suffix == ".parquet" else _read_csv
-    try:
-        table = read(path)
-    except ValueError:  # what pandas says of a broken table may quote a line of it
-        raise BadInput("retraining.labelled: the file is neither CSV nor Parquet") from None
-    if column not in table:
-        raise BadInput(f"retraining.key_column: the labels table has no column {column!r}")
-    keys = table[column].dropna().astype(str).str.strip()
-    return set(keys[keys != ""])
-
-
-def _read_csv(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)  # "007" is not 7, "NA" a name
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
+_KEYED = {
+    "SOPInstanceUID": ("instance_uid", "images"),
+    "SeriesInstanceUID": ("series_uid", "series"),
+    "StudyInstanceUID": ("study_uid", "studies"),
+}
 
 
 def cause_of(report: Path, config: RetrainingConfig) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from evaluation.config import EvaluationConfig, GatingConfig
@@ -47,7 +47,16 @@ class LifecycleConfig(BaseModel):
     promotion: PromotionConfig = PromotionConfig()
     deployment: DeploymentConfig = DeploymentConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
-    retraining: RetrainingConfig = RetrainingConfig()
+    retraining: RetrainingConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_labels(cls, values: Any) -> Any:
+        """New labels come in the same table, so it is described once."""
+        if isinstance(values, dict) and isinstance(values.get("ingestion"), dict):
+            labels = {"labels": values["ingestion"].get("labels")}
+            values = {**values, "retraining": labels | (values.get("retraining") or {})}
+        return values
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> LifecycleConfig:

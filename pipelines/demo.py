@@ -58,10 +58,16 @@ def demo(seed: int, overrides: Sequence[str]) -> int:
 
 
 def _drift_and_retrain(
-    home: Workspace, seed: int, overrides: Sequence[str], console: "Console", say: Callable[[str], None]
+    home: Workspace,
+    seed: int,
+    overrides: Sequence[str],
+    console: "Console",
+    say: Callable[[str], None],
 ) -> None:
     scans, arriving = home.home / "phantom" / "scans", home.home / "phantom" / "arriving"
-    say("A new mobile scanner arrives. Its scans go to the endpoint, as a modality would send them.")
+    say(
+        "A new mobile scanner arrives. Its scans go to the endpoint, as a modality would send them."
+    )
     _draw(arriving, seed, patients=NEW_PATIENTS, ordinary=False)
     _send(arriving)
 

@@ -52,7 +52,7 @@ def model_lifecycle(config: LifecycleConfig) -> Pipeline:
         promote, config.promotion, version=registered["version"], verdict=gated["verdict"]
     )
     canary = Step(deploy_canary, config.deployment, approval=promoted["approval"], **data)
-    watch = _watch(config, reference=evaluated["reference"], snapshot=snapshot)
+    watch = _watch(config, evaluated["reference"], snapshot)
 
     refused = Fail("refused", gated["reason"], REFUSED)
     waiting = Fail("waiting for approval", promoted["reason"], WAITING)
@@ -85,8 +85,10 @@ def drift_watch(config: LifecycleConfig) -> Pipeline:
 def _watch(
     config: LifecycleConfig, reference: Port | Source, snapshot: Port | Source
 ) -> list[Node]:
-    traffic = Source("traffic", config.sources.traffic)
+    traffic, labels = (Source(n, getattr(config.sources, n)) for n in ("traffic", "labels"))
     watched = Step(monitor_drift, config.monitoring, reference=reference, traffic=traffic)
     # Asks for a new run of this pipeline; the graph itself stays free of cycles.
-    retrained = Step(retrain, config.retraining, report=watched["report"], snapshot=snapshot)
+    retrained = Step(
+        retrain, config.retraining, report=watched["report"], snapshot=snapshot, labels=labels
+    )
     return [watched, When(watched["drifted"], then=[retrained])]

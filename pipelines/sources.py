@@ -7,7 +7,7 @@ from lineage.workspace import Workspace
 from pipelines.graph import Source
 
 # What each scheme takes out of the registry; a champion that is not there is an empty folder.
-CHAMPION = {"champion": "model", "champion-reference": "reference", "champion-snapshot": "snapshot"}
+CHAMPION = {"champion": "model", "champion-reference": "reference", "champion-snapshot": "manifest"}
 
 
 def resolve(source: Source, workspace: Workspace) -> Path:
@@ -34,12 +34,14 @@ def _of_champion(name: str, what: str, workspace: Workspace) -> Path:
     from registry import mlflow_registry
 
     digest = mlflow_registry.quick_champion(name)
-    place = workspace.home / "champions" / (digest or "none") / what
+    folder = workspace.home / "champions"
     if digest is None:
-        place.mkdir(parents=True, exist_ok=True)
-    elif not place.is_dir():
-        champion = mlflow_registry.champion(name)
-        if champion is None:
-            raise BadInput(f"{name} lost its champion while it was being looked up; run again")
-        mlflow_registry.download(champion, what, place)
-    return place
+        nothing = folder / "none"
+        nothing.mkdir(parents=True, exist_ok=True)
+        return nothing
+    if what == "model" and (folder / digest).is_dir():
+        return folder / digest  # whose name is its content; the step's key looks at the bytes
+    champion = mlflow_registry.champion(name)
+    if champion is None:
+        raise BadInput(f"{name} lost its champion while it was being looked up; run again")
+    return mlflow_registry.download(champion, what, folder / champion.tags[f"{what}_digest"])

@@ -8,6 +8,9 @@ from imaging.manifest import STATISTICS, write_manifest
 from monitoring.config import RetrainingConfig
 
 
+LABELS = {"key": "PatientID", "key_column": "patient_id", "column": "label", "classes": ["0", "1"]}
+
+
 @pytest.fixture
 def room(home, tmp_path):
     """A snapshot with patients "old-0" and "old-1", a drift report, and a table of labels."""
@@ -33,7 +36,7 @@ def room(home, tmp_path):
     write_manifest(rows, tmp_path / "snapshot")
     (tmp_path / "report").mkdir()
     found(tmp_path, "drift")
-    label(tmp_path, "old-0", "old-1")
+    label(tmp_path, "old-1")
     return tmp_path
 
 
@@ -43,17 +46,20 @@ def found(room, verdict, more=""):
 
 
 def label(room, *patients):
-    (room / "labels.csv").write_text("patient_id,label\n" + "".join(f"{p},1\n" for p in patients))
+    (room / "labels.csv").write_text(
+        "patient_id,label\nold-0,0\n" + "".join(f"{p},1\n" for p in patients)
+    )
 
 
 def ask(room, name, **changes):
-    settings = {"labelled": room / "labels.csv", "minimum_new_patients": 2, **changes}
+    settings = {"labels": LABELS, "minimum_new_patients": 2, **changes}
     request = room / name
     request.mkdir()
     values = retrain(
         RetrainingConfig(**settings),
         report=room / "report",
         snapshot=room / "snapshot",
+        labels=room / "labels.csv",
         request=request,
     )
     return values, json.loads((request / "request.json").read_text())
@@ -63,10 +69,10 @@ def test_it_waits_for_labels_and_then_asks_once(home, room):
     values, first = ask(room, "first")
     assert values.requested is False
     assert first["status"] == "waiting: labels needed"
-    assert first["new_patients"] == 0
+    assert first["newly_labelled"] == 0
     assert not still_requested(room / "first")
 
-    label(room, "old-0", "new-0", "new-1", "new-1")
+    label(room, "new-0", "new-1", "new-1")
     values, second = ask(room, "second")
     assert values == (True, "drift, and 2 newly labelled patients")
     assert second["cause"]["model_digest"] == "m1"

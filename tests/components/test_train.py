@@ -9,7 +9,7 @@ from PIL import Image
 
 from components.contract import Component
 from components.train import train
-from imaging.splits import write_splits
+from imaging.splits import COLUMNS, read_splits, write_splits
 from lineage.digest import tree_digest
 from lineage.errors import StepFailed
 from serving.predictor import Predictor
@@ -50,8 +50,7 @@ def data(tmp_path_factory):
         side = "train" if i < 40 else "validation"
         row = (f"u{i}", f"p{i // 2}", side, i % 2, f"{i}.png", None, "unknown", None)
         rows.append(row)
-    columns = "instance_uid patient_id split label path sex age_band scanner".split()
-    write_splits(pd.DataFrame(rows, columns=columns), {}, splits)
+    write_splits(pd.DataFrame(rows, columns=list(COLUMNS)), {}, splits)
     return {"snapshot": snapshot, "splits": splits}
 
 
@@ -126,8 +125,6 @@ def test_a_failed_training_is_a_failed_run(data, home, tmp_path):
 
 
 def test_a_split_with_one_class_is_refused_with_counts(data, tmp_path):
-    from imaging.splits import read_splits
-
     splits = model_at(tmp_path / "splits")
     rows = read_splits(data["splits"])
     write_splits(rows[(rows["split"] == "train") | (rows["label"] == 1)], {}, splits)

@@ -102,14 +102,8 @@ def _metrics(model_digest: str) -> dict[str, Any]:
         bounds = {"estimate": estimate, "low": low, "high": high, "n": n}
         return bounds | {"n_patients": n - 5, "method": "patient bootstrap", "level": 0.95}
 
-    empty = {
-        "estimate": None,
-        "low": None,
-        "high": None,
-        "n": 2,
-        "method": "too few",
-        "level": 0.95,
-    }
+    empty = {"estimate": None, "low": None, "high": None, "n": 2, "method": None}
+    empty |= {"n_patients": 2, "level": 0.95, "reason": "2 patients, 10 are needed"}
     return {
         "candidate": {"digest": model_digest},
         "champion": {"digest": "d" * 64},
@@ -139,7 +133,6 @@ def _metrics(model_digest: str) -> dict[str, Any]:
             "age_band": {"<40": {"auroc": empty, "sensitivity": empty, "specificity": empty}},
         },
         "comparison": {"auroc_difference": found(0.02, -0.01, 0.05, 150)},
-        "opening": {"count": 1},
     }
 
 

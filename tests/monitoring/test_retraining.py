@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pandas as pd
 import pytest
 
+from imaging.config import Labels
 from imaging.deidentify import Pseudonyms
 from lineage.errors import BadInput
 from monitoring.config import RetrainingConfig
@@ -18,7 +19,8 @@ from monitoring.retraining import (
 
 KEY = bytes(range(32))
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
-CONFIG = RetrainingConfig(minimum_new_patients=20, cooldown_hours=24)
+BY_PATIENT = Labels(key="PatientID", key_column="patient_id", column="label", classes=("0", "1"))
+CONFIG = RetrainingConfig(labels=BY_PATIENT, minimum_new_patients=20, cooldown_hours=24)
 
 
 @pytest.mark.parametrize(
@@ -35,15 +37,14 @@ CONFIG = RetrainingConfig(minimum_new_patients=20, cooldown_hours=24)
 )
 def test_the_policy(drift, new, hours_ago, status):
     last = None if hours_ago is None else NOW - timedelta(hours=hours_ago)
-    assert decide(drift, new, last, NOW, CONFIG).status == status
+    assert decide(drift, new, "patients", last, NOW, CONFIG).status == status
 
 
 def test_the_reason_holds_the_numbers():
-    reason = decide("drift", 7, None, NOW, CONFIG).reason
+    reason = decide("drift", 7, "patients", None, NOW, CONFIG).reason
     assert reason == "drift, but 7 newly labelled patients, and 20 are needed"
-    images = CONFIG.model_copy(update={"key": "SOPInstanceUID"})
-    assert "7 newly labelled images" in decide("drift", 7, None, NOW, images).reason
-    cooling = decide("drift", 20, NOW - timedelta(hours=1), NOW, CONFIG).reason
+    assert "7 newly labelled images" in decide("drift", 7, "images", None, NOW, CONFIG).reason
+    cooling = decide("drift", 20, "patients", NOW - timedelta(hours=1), NOW, CONFIG).reason
     assert "the next may be at 2026-01-10T23:00" in cooling
 
 
@@ -58,41 +59,39 @@ def manifest():
     )
 
 
-def test_only_patients_that_the_snapshot_lacks_are_new(tmp_path, manifest):
+def test_only_labelled_patients_that_the_snapshot_lacks_are_new(tmp_path, manifest):
     table = tmp_path / "labels.csv"
-    table.write_text("patient_id,label\n007,1\n 007 ,0\n7,1\nDoe^Jane,0\nNA,1\n,1\nNA,0\n")
-    config = RetrainingConfig(labelled=table)
-    assert newly_labelled(manifest, KEY, config) == 2  # "7" and "NA"
-    assert newly_labelled(manifest, bytes(32), config) == 4  # another key knows nobody
+    table.write_text("patient_id,label\n007,1\n 007 ,1\n7,1\nDoe^Jane,0\nNA,1\n,1\nX,1\nX,0\n")
+    # "7" is not "007", "NA" is a name; X is labelled both ways, so not labelled.
+    assert newly_labelled(manifest, table, BY_PATIENT, KEY) == (2, "patients")
+    assert newly_labelled(manifest, table, BY_PATIENT, bytes(32)) == (4, "patients")
+
+
+def test_a_patient_column_counts_patients_and_not_images(tmp_path, manifest):
+    table = tmp_path / "labels.csv"
+    table.write_text("uid,who,label\n1.2.3,007,0\n1.2.7,new,1\n1.2.8,new,1\n")
+    by_image = {"key": "SOPInstanceUID", "key_column": "uid", "patient_column": "who"}
+    config = BY_PATIENT.model_copy(update=by_image)
+    assert newly_labelled(manifest, table, config, KEY) == (1, "patients")
 
 
 def test_images_are_counted_where_no_patient_is_named(tmp_path, manifest):
     table = tmp_path / "labels.parquet"
-    pd.DataFrame({"uid": ["1.2.3", "1.2.5", "1.2.6"]}).to_parquet(table)
-    config = RetrainingConfig(labelled=table, key="SOPInstanceUID", key_column="uid")
-    assert newly_labelled(manifest, KEY, config) == 2
-
-
-def test_no_table_yet_means_nobody_new(tmp_path, manifest):
-    assert newly_labelled(manifest, KEY, RetrainingConfig()) == 0
-    absent = RetrainingConfig(labelled=tmp_path / "absent.csv")
-    assert newly_labelled(manifest, KEY, absent) == 0
+    rows = {"uid": ["1.2.3", "1.2.5", "1.2.6"], "label": ["0", "1", "0"]}
+    pd.DataFrame(rows).to_parquet(table)
+    config = BY_PATIENT.model_copy(update={"key": "SOPInstanceUID", "key_column": "uid"})
+    assert newly_labelled(manifest, table, config, KEY) == (2, "images")
+    files = BY_PATIENT.model_copy(update={"key": "file", "key_column": "uid"})
+    with pytest.raises(BadInput, match="patient_column"):
+        newly_labelled(manifest, table, files, KEY)
 
 
 def test_a_table_without_the_column_is_refused_without_quoting_it(tmp_path, manifest):
     table = tmp_path / "labels.csv"
     table.write_text("name\nDoe^Jane\n")
     with pytest.raises(BadInput, match="no column 'patient_id'") as error:
-        newly_labelled(manifest, KEY, RetrainingConfig(labelled=table))
+        newly_labelled(manifest, table, BY_PATIENT, KEY)
     assert "Doe" not in str(error.value)
-    table.write_text("a,b\nDoe,Jane,too,many\nDoe\n")
-    with pytest.raises(BadInput) as error:
-        newly_labelled(manifest, KEY, RetrainingConfig(labelled=table))
-    assert "Doe" not in str(error.value)
-    broken = tmp_path / "labels.parquet"
-    broken.write_bytes(b"Doe, Jane")
-    with pytest.raises(BadInput, match="neither CSV nor Parquet"):
-        newly_labelled(manifest, KEY, RetrainingConfig(labelled=broken))
 
 
 def test_a_cause_is_named_by_the_numbers_and_the_policy(tmp_path):
@@ -100,7 +99,7 @@ def test_a_cause_is_named_by_the_numbers_and_the_policy(tmp_path):
     _, name = cause_of(tmp_path, CONFIG)
     (tmp_path / "drift.html").write_text("drawn anew")
     assert cause_of(tmp_path, CONFIG)[1] == name
-    assert cause_of(tmp_path, RetrainingConfig())[1] != name
+    assert cause_of(tmp_path, CONFIG.model_copy(update={"cooldown_hours": 1}))[1] != name
     (tmp_path / "drift.json").write_text('{"verdict": "no drift"}')
     assert cause_of(tmp_path, CONFIG)[1] != name
 

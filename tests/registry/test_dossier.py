@@ -97,7 +97,18 @@ def test_intervals_are_drawn_to_one_scale(served: dict[str, Any]) -> None:
     rows = dict(forest["rows"])
     auroc = rows["sex: F"][0]
     assert (auroc["low"], auroc["estimate"], auroc["high"]) == (72.0, 86.0, 94.0)
-    assert rows["age band: <40"][0] == {"text": "not computable, n 2"}
+    assert rows["age band: <40"][0] == {"text": "no number: 2 patients, 10 are needed, n 2"}
+
+
+def test_a_whole_without_a_number_still_makes_a_page(served: dict[str, Any]) -> None:
+    evaluation = json.loads(json.dumps(served["1"]["evaluation"])) | {"comparison": None}
+    nothing = evaluation["subgroups"]["age_band"]["<40"]["auroc"]
+    evaluation["metrics"] = dict.fromkeys(evaluation["metrics"], nothing)
+    document = served["1"] | {"evaluation": evaluation | {"champion": None}}
+    page = words(dossier.as_html(document))
+    assert "no number: 2 patients, 10 are needed" in page
+    assert "no champion to compare with" in page
+    assert "no number" in dossier.as_text(document)
 
 
 def test_a_broken_log_and_edited_tags_are_told_at_once(served: dict[str, Any]) -> None:

@@ -1,0 +1,59 @@
+"""Ask whether a passed model may serve: a policy decides, or a person did, or it waits."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from components.contract import Input, Output, component
+from components.runtime import main
+from lineage.digest import tree_digest
+from registry.approval import decision, settle
+from registry.config import PromotionConfig
+
+
+class Promoted(NamedTuple):
+    approved: bool
+    reason: str
+
+
+def still_approved(approval: Path) -> bool:
+    """The approval stands. One that was missing is asked for again: it may have come since."""
+    made = json.loads((approval / "approval.json").read_text())
+    if not made["approved"]:
+        return False
+    bound = (made[key] for key in ("name", "version", "model_digest", "verdict_digest"))
+    now = decision(*bound)
+    return now is not None and now.approved
+
+
+@component(receipt=still_approved)
+def promote(config: PromotionConfig, version: Input, verdict: Input, approval: Output) -> Promoted:
+    """Write down whether, by whom and why the version may serve.
+
+    Reads:
+        version/version.json: Which model.
+        verdict: What the decision is bound to; it must be the registered one.
+
+    Writes:
+        approval/approval.json: approved, actor, reason, at, name, version, and both digests;
+            actor and at are null while it waits.
+    """
+    made = json.loads((version / "version.json").read_text())
+    verdict_digest = tree_digest(verdict)
+    decided = settle(config, made["name"], made["version"], verdict_digest)
+    facts = {
+        "approved": decided.approved,
+        "actor": decided.actor or None,
+        "reason": decided.reason,
+        "at": decided.at or None,
+        "name": made["name"],
+        "version": made["version"],
+        "model_digest": made["model_digest"],
+        "verdict_digest": verdict_digest,
+    }
+    (approval / "approval.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return Promoted(decided.approved, decided.reason)
+
+
+if __name__ == "__main__":
+    main(promote)

@@ -1,0 +1,68 @@
+"""Put the model into the registry with its verdict and where it came from, refused ones too."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from components.contract import Input, Output, component
+from components.runtime import main
+from registry.config import RegistrationConfig
+from registry.mlflow_registry import quick_tags
+from registry.registry import register as register_with_evidence
+
+
+class Registered(NamedTuple):
+    model_version: str  # NAME:VERSION
+
+
+def still_registered(version: Path) -> bool:
+    """The registry still holds this model, under this verdict."""
+    made = json.loads((version / "version.json").read_text())
+    tags = quick_tags(made["name"], made["version"])
+    return all(tags.get(key) == made[key] for key in ("model_digest", "verdict_digest"))
+
+
+@component(receipt=still_registered, registers="model")
+def register(
+    config: RegistrationConfig,
+    model: Input,
+    metrics: Input,
+    verdict: Input,
+    reference: Input,
+    snapshot: Input,
+    splits: Input,
+    version: Output,
+) -> Registered:
+    """Register the model, once per digest.
+
+    Reads:
+        model, metrics, verdict, reference: Kept in the registry whole.
+        snapshot, splits: Named by digest, with counts and the proof of de-identification.
+
+    Writes:
+        version/version.json: name, version, model_digest, verdict, verdict_digest, run_id.
+    """
+    made = register_with_evidence(
+        config.name,
+        model=model,
+        metrics=metrics,
+        verdict=verdict,
+        reference=reference,
+        snapshot=snapshot,
+        splits=splits,
+    )
+    facts = {
+        "name": made.name,
+        "version": made.version,
+        "model_digest": made.digest,
+        "verdict": made.verdict,
+        "verdict_digest": made.tags["verdict_digest"],
+        "reason": made.reason,
+        "run_id": made.run_id,
+    }
+    (version / "version.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return Registered(f"{made.name}:{made.version}")
+
+
+if __name__ == "__main__":
+    main(register)

@@ -1,0 +1,164 @@
+"""Who allowed a version to serve: a person, or a policy that names itself as one.
+
+A decision is bound to the digests of the model and of the verdict that it was taken on, so a
+changed model or a new verdict waits for a decision of its own (21 CFR 11.70: an approval cannot be
+moved to another record). That the approver is not the author is not checked yet.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lineage.errors import BadInput
+from registry import audit_log
+from registry.config import Policy, PromotionConfig
+
+if TYPE_CHECKING:
+    from registry.mlflow_registry import Version
+
+POLICY = "policy:"  # an actor of this kind is a rule, not a person
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided last on a model under a verdict; `at` is UTC, ISO 8601."""
+
+    approved: bool
+    actor: str
+    reason: str
+    at: str
+
+    @property
+    def by_person(self) -> bool:
+        """False for a decision that a policy took."""
+        return not self.actor.startswith(POLICY)
+
+
+def decision(name: str, version: str, model_digest: str, verdict_digest: str) -> Decision | None:
+    """Read the last decision on exactly this model under exactly this verdict; None if none."""
+    bound = {"model_digest": model_digest, "verdict_digest": verdict_digest}
+    found = [
+        Decision(entry.action == "approved", entry.actor, entry.reason, entry.at)
+        for entry in audit_log.entries(f"{name}:{version}")
+        if entry.action in ("approved", "refused") and entry.new == bound
+    ]
+    return found[-1] if found else None
+
+
+def approve(
+    name: str, version: str, *, actor: str, reason: str, verdict_digest: str | None = None
+) -> Decision:
+    """Let a person allow a version to serve.
+
+    Args:
+        name: The registered model.
+        version: Its version number.
+        actor: Who approves; never a `policy:` name.
+        reason: Why, in words.
+        verdict_digest: The verdict that was read; by default the version's current one.
+
+    Raises:
+        BadInput: The gate did not pass the version, it has another verdict by now, there is no such
+            version, or no actor or reason is named.
+    """
+    return _decide(True, name, version, _person(actor), reason, verdict_digest)
+
+
+def refuse(
+    name: str, version: str, *, actor: str, reason: str, verdict_digest: str | None = None
+) -> Decision:
+    """Let a person refuse a version, whatever the gate said. Arguments and errors as `approve`."""
+    return _decide(False, name, version, _person(actor), reason, verdict_digest)
+
+
+def apply_policy(policy: Policy, name: str, version: str, verdict_digest: str) -> Decision:
+    """Let a policy decide, unless a person did already: a person's word outranks a rule's.
+
+    Raises:
+        BadInput: As `approve`.
+    """
+    from registry.mlflow_registry import attested, get_version  # see _decide
+
+    found = attested(get_version(name, version))
+    known = decision(name, version, found.digest, verdict_digest)
+    if known and known.by_person:
+        return known
+    patients = int(found.tags.get("test_patients", 0))
+    if found.verdict != policy.require_outcome:
+        approved, reason = False, f"the gate's outcome is {found.verdict}"
+    elif patients < policy.min_patients:
+        approved, reason = False, f"tested on {patients} patients, wants {policy.min_patients}"
+    else:
+        approved, reason = True, f"the gate passed it on {patients} test patients"
+    return _decide(approved, name, version, POLICY + policy.name, reason, verdict_digest)
+
+
+def settle(config: PromotionConfig, name: str, version: str, verdict_digest: str) -> Decision:
+    """Find out whether a version may serve: by policy, or by what a person said already.
+
+    Raises:
+        BadInput: The verdict is not the one that the version is registered with.
+    """
+    from registry.mlflow_registry import attested, get_version  # see _decide
+
+    if config.policy:
+        return apply_policy(config.policy, name, version, verdict_digest)
+    found = attested(get_version(name, version))
+    _same_verdict(found, verdict_digest)
+    if found.verdict != "pass":
+        return Decision(False, "", f"the gate's outcome is {found.verdict}", "")
+    known = decision(name, version, found.digest, verdict_digest)
+    if known and known.by_person:
+        return known
+    way = f"lightbox approve {name}:{version} --reason …"
+    return Decision(False, "", f"waits for approval: {way}", "")
+
+
+def _person(actor: str) -> str:
+    if actor.startswith(POLICY):
+        raise BadInput(f"{actor!r} names a policy: sign with the name of a person")
+    return actor
+
+
+def _decide(
+    approved: bool, name: str, version: str, actor: str, reason: str, verdict_digest: str | None
+) -> Decision:
+    # Here, not above: the registry asks this module whether a version may become champion.
+    from registry.mlflow_registry import attested, get_version, set_tags
+
+    found = attested(get_version(name, version))
+    subject, current = f"{name}:{version}", found.tags.get("verdict_digest", "")
+    if approved and found.verdict != "pass":
+        raise BadInput(f"{subject} cannot be approved: its verdict is {found.verdict}")
+    if verdict_digest is not None:
+        _same_verdict(found, verdict_digest)
+    known = decision(name, version, found.digest, current)
+    if known and (known.approved, known.actor, known.reason) == (approved, actor, reason):
+        return known
+    entry = audit_log.append(
+        actor=actor,
+        action="approved" if approved else "refused",
+        subject=subject,
+        reason=reason,
+        old={"approved": known.approved, "actor": known.actor} if known else None,
+        new={"model_digest": found.digest, "verdict_digest": current},
+    )
+    # For MLflow's own pages; what counts is the entry above.
+    set_tags(
+        name,
+        version,
+        {
+            "approval": entry.action,
+            "approval_actor": actor,
+            "approval_reason": reason,
+            "approval_at": entry.at,
+        },
+    )
+    return Decision(approved, actor, reason, entry.at)
+
+
+def _same_verdict(found: "Version", verdict_digest: str) -> None:
+    if found.tags.get("verdict_digest") != verdict_digest:
+        raise BadInput(
+            f"{found.name}:{found.version} is registered with another verdict than this one: "
+            "read that one, then decide"
+        )

@@ -1,0 +1,260 @@
+"""Where a version came from and who allowed it: for a program, a terminal, and a reader.
+
+All three show one document, so that the human-readable and the machine copy agree
+(21 CFR 11.10(b)). It covers data, training, evaluation, gate, approval and service; what a full
+technical file asks beyond that (risk management, intended use, signatures) is not in it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from registry import audit_log
+from registry.approval import decision
+from registry.mlflow_registry import Version, agrees, download, get_version
+
+TEMPLATE = Path(__file__).with_name("dossier.html")
+MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+STEPS = ("ingest", "validate", "split", "train", "evaluate", "gate")  # as they ran
+
+
+def lineage(name: str, version: str) -> dict[str, Any]:
+    """Everything known of one version, as JSON values.
+
+    Raises:
+        BadInput: There is no such version, it was registered without lineage, or what is stored is
+            not what was registered.
+    """
+    found = get_version(name, version)
+    with TemporaryDirectory() as folder:
+        stored = download(found, "lineage", Path(folder) / "lineage") / "lineage.json"
+        document: dict[str, Any] = json.loads(stored.read_text())
+    log = audit_log.entries()
+    fault = audit_log.verify()
+    seq, newest = audit_log.head()
+    decided = decision(name, found.version, found.digest, found.tags.get("verdict_digest", ""))
+    return {
+        "version": {**asdict(found), "aliases": list(found.aliases), "tags": dict(found.tags)},
+        **document,
+        "approval": asdict(decided) if decided else None,
+        "service": _service(found, log),
+        "audit": {
+            "entries": [asdict(e) for e in log if e.subject == f"{name}:{found.version}"],
+            "fault": asdict(fault) if fault else None,
+            "head": {"rows": seq, "hash": newest},
+            "agrees": agrees(found),
+        },
+    }
+
+
+def as_text(document: Mapping[str, Any]) -> str:
+    """The document of `lineage` as a tree for a terminal."""
+    version, data, evaluation = (document[key] for key in ("version", "data", "evaluation"))
+    described, audit = document["model"]["description"], document["audit"]
+    counts, marks = data["counts"], data["deidentification"]
+    trained = described["trained_on"]
+    sections: list[tuple[str, list[str]]] = [
+        (
+            f"data {data['snapshot_digest'][:12]}",
+            [
+                f"{counts['read']} of {counts['found']} files read, "
+                f"{counts['set_aside']} set aside, {counts['patients']} patients",
+                f"de-identification {_verified(marks)}, PS3.15 {marks['profile_edition']}, "
+                f"options {', '.join(map(str, marks['options'])) or 'none'}",
+                f"splits {data['splits_digest'][:12]}, test set {data['test_set_digest'][:12]}",
+            ],
+        ),
+        (
+            f"model {version['digest'][:12]}",
+            [
+                f"{described['network']['name']}, classes {' / '.join(described['classes'])}, "
+                f"threshold {described['threshold']:.3g}",
+                f"trained on {trained['images']} images of {trained['patients']} patients, "
+                f"seed {described['seed']}",
+                *(
+                    f"{step}: code {made['code'][:12]}, lock {made['environment']['lock'][:12]}"
+                    for step, made in _ordered(document["steps"])
+                ),
+            ],
+        ),
+        (
+            f"evaluation on {evaluation['n_patients']} test patients",
+            [
+                f"{_words(metric):28} {interval(found)}"
+                for found_in in (evaluation["metrics"], evaluation["comparison"] or {})
+                for metric, found in found_in.items()
+            ],
+        ),
+        (
+            f"gate: {document['verdict']['outcome']}",
+            [f"{MARKS[r['outcome']]} {r['sentence']}" for r in document["verdict"]["rules"]],
+        ),
+        (
+            "who, when, why",
+            [
+                f"{e['at'][:19]}Z  {e['action']:10} {e['actor']}: {e['reason']}"
+                for e in audit["entries"]
+            ],
+        ),
+    ]
+    lines = [f"{version['name']}:{version['version']}  {_standing(document)}"]
+    for place, (title, leaves) in enumerate(sections):
+        last = place == len(sections) - 1
+        lines.append(f"{'└' if last else '├'}── {title}")
+        for number, leaf in enumerate(leaves, 1):
+            stem, tip = " " if last else "│", "└" if number == len(leaves) else "├"
+            lines.append(f"{stem}   {tip}── {leaf}")
+    return "\n".join([*lines, _trust(audit), ""])
+
+
+def as_html(document: Mapping[str, Any]) -> str:
+    """The document of `lineage` as one page that loads nothing from elsewhere."""
+    from jinja2 import Environment, StrictUndefined
+
+    engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    engine.filters |= {"interval": interval, "words": _words, "settings": _settings}
+    return engine.from_string(TEMPLATE.read_text()).render(
+        **document,
+        standing=_standing(document),
+        trust=_trust(document["audit"]),
+        marks=MARKS,
+        deidentified=_verified(document["data"]["deidentification"]),
+        ordered_steps=list(_ordered(document["steps"])),
+        forest=_forest(document["evaluation"]),
+        digests=_digests(document),
+    )
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    """Spell an estimate as `0.912 (0.871 to 0.944), n 180`, or say why there is none."""
+    if found.get("estimate") is None:
+        return f"no number: {found.get('reason') or 'not measured'}, n {found.get('n', 0)}"
+    bounds = ""
+    if found.get("low") is not None:
+        bounds = f" ({found['low']:.3f} to {found['high']:.3f})"
+    return f"{found['estimate']:.3f}{bounds}, n {found['n']}"
+
+
+def _standing(document: Mapping[str, Any]) -> str:
+    """One line on what this version may do."""
+    outcome, approval = document["verdict"]["outcome"], document["approval"]
+    if outcome != "pass":
+        return (
+            "refused by the gate" if outcome == "fail" else "not passed: the gate was inconclusive"
+        )
+    if approval is None:
+        return "passed the gate, waits for approval"
+    if not approval["approved"]:
+        return f"passed the gate, refused by {approval['actor']}"
+    if document["service"] and document["service"][-1]["until"] is None:
+        return f"in service, approved by {approval['actor']}"
+    return f"approved by {approval['actor']}, not in service"
+
+
+def _trust(audit: Mapping[str, Any]) -> str:
+    """One line on whether the records may be believed."""
+    if fault := audit["fault"]:
+        return f"✗ The audit log is broken: row {fault['seq']} {fault['what']}."
+    if not audit["agrees"]:
+        return "✗ The registry's fields are not what the audit log saw registered."
+    head = audit["head"]
+    return (
+        f"✓ The audit log's {head['rows']} rows form an unbroken chain; its head is {head['hash']}."
+    )
+
+
+def _service(found: Version, log: list[audit_log.Entry]) -> list[dict[str, Any]]:
+    """When this version was champion: from, until (None: still), who and why."""
+    moves = [
+        entry
+        for entry in log
+        if entry.action == "champion" and entry.subject.rpartition(":")[0] == found.name
+    ]
+    ends: list[str | None] = [entry.at for entry in moves[1:]]
+    return [
+        {"from": move.at, "until": end, "actor": move.actor, "reason": move.reason}
+        for move, end in zip(moves, [*ends, None], strict=True)
+        if move.subject == f"{found.name}:{found.version}"
+    ]
+
+
+def _forest(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Subgroups against the whole, each metric on one common axis, for small plots.
+
+    Returns:
+        axis: lowest value drawn, in 0..1; rows: one per group, its cells one per metric, each with
+        the interval in words and x positions in 0..100.
+    """
+    metrics = [m for m in ("auroc", "sensitivity", "specificity") if m in evaluation["metrics"]]
+    groups = [
+        (f"{_words(axis)}: {value}", found)
+        for axis, values in evaluation.get("subgroups", {}).items()
+        for value, found in values.items()
+    ]
+    lows = [
+        found[metric]["low"]
+        for _, found in [("all", evaluation["metrics"]), *groups]
+        for metric in metrics
+        if found.get(metric, {}).get("low") is not None
+    ]
+    axis = min(int(min(lows, default=0.5) * 10) / 10, 0.9)
+
+    def cell(found: Mapping[str, Any], metric: str) -> dict[str, Any]:
+        numbers = found.get(metric, {"n": 0})
+        spelled = {"text": interval(numbers)}
+        if numbers.get("low") is None:
+            return spelled
+        places = {key: numbers[key] for key in ("estimate", "low", "high")}
+        if (whole := evaluation["metrics"][metric]["estimate"]) is not None:
+            places["whole"] = whole
+        return spelled | {k: round((v - axis) / (1 - axis) * 100, 1) for k, v in places.items()}
+
+    rows = [("all", evaluation["metrics"]), *groups]
+    return {
+        "axis": axis,
+        "metrics": metrics,
+        "rows": [(title, [cell(found, metric) for metric in metrics]) for title, found in rows],
+    }
+
+
+def _digests(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    data, tags = document["data"], document["version"]["tags"]
+    compared = (document["evaluation"]["champion"] or {}).get("digest", "no champion yet")
+    return [
+        ("model", document["model"]["digest"]),
+        *((f"model / {name}", digest) for name, digest in document["model"]["files"].items()),
+        ("snapshot", data["snapshot_digest"]),
+        ("snapshot / manifest", data["manifest_digest"]),
+        ("splits", data["splits_digest"]),
+        ("test set", data["test_set_digest"]),
+        ("compared with", compared),
+        *(
+            (what, tags[f"{what}_digest"])
+            for what in ("metrics", "verdict", "reference", "lineage")
+        ),
+        *((f"code of {step}", made["code"]) for step, made in _ordered(document["steps"])),
+    ]
+
+
+def _ordered(steps: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from ((step, steps[step]) for step in STEPS if step in steps)
+
+
+def _verified(marks: Mapping[str, Any]) -> str:
+    return "verified" if marks["verified"] else "NOT verified"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("auroc", "AUROC")
+
+
+def _settings(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Flatten a section of settings into rows of a table."""
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            yield from _settings(value, f"{prefix}.{key}" if prefix else key)
+    else:
+        yield prefix, config if isinstance(config, str) else json.dumps(config, ensure_ascii=False)
