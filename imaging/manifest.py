@@ -62,7 +62,7 @@ _COLUMNS = {
     "columns": ("int32", False),
     "bits_stored": ("int16", False),
     "pixel_spacing_mm": ("float32", True),
-    **{name: ("float32", False) for name in STATISTICS},
+    **dict.fromkeys(STATISTICS, ("float32", False)),
 }
 
 

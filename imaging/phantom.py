@@ -200,7 +200,7 @@ def _scans(seed: int, number: int, scanners: Sequence[Scanner]) -> Iterator[tupl
     pair = _pair(seed, number // 2, scanners)
     rng = np.random.default_rng([seed, 2, number])
     finding = pair.first_has_finding == (number % 2 == 0)
-    person = _person(number)
+    person = _person(seed, number)
     anatomy = _anatomy(rng, pair)
     for image, view in enumerate(pair.views, 1):
         brightness = _expose(rng, pair, _radiograph(rng, pair, anatomy, finding))
@@ -217,13 +217,13 @@ class _Person:
     accession: str
 
 
-def _person(number: int) -> _Person:
+def _person(seed: int, number: int) -> _Person:
     return _Person(
         name=f"{_word(100 + number)}^{_word(number, vowels='aeiouü')}",
-        identity=f"MRN{100000 + 7 * number}",
+        identity=f"MRN{seed:03d}{number:06d}",
         address=f"{number + 1:05d} Birch Street, Nowhere",
         phone=f"555-{number:05d}",
-        accession=f"A{hashlib.sha256(b'%d' % number).hexdigest()[:10].upper()}",
+        accession=f"A{_uid(seed, 'accession', number)[-10:]}",
     )
 
 

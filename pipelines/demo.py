@@ -1,4 +1,4 @@
-"""A model's whole life on phantom DICOM, as a person would drive it. Nothing is scripted to succeed.
+"""A model's whole life on phantom DICOM, as a person would drive it; nothing is made to succeed.
 
 It lives in a workspace of its own, `.lightbox/demo/`, so that a drawn model never stands
 beside a real one; each demo starts from an empty one.

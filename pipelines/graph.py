@@ -42,7 +42,7 @@ class Step:
     name: str
 
     def __init__(
-        self, component: Component, config: BaseModel, name: str = "", **inputs: Port | Source
+        self, component: Component, config: BaseModel, name: str = "", /, **inputs: Port | Source
     ):
         """Wire a component; `name` is needed only where one component is used twice."""
         if wrong := inputs.keys() ^ set(component.inputs):
@@ -112,7 +112,7 @@ class Pipeline:
     def __post_init__(self) -> None:
         steps = [step.name for step in self.steps()]
         if twice := {name for name in steps if steps.count(name) > 1}:
-            raise GraphError(f"two steps are named {sorted(twice)}; give one Step(name=…)")
+            raise GraphError(f"two steps are named {sorted(twice)}; give one of them its own")
         sources = {source.name for source in self.sources()}
         if len(sources) < len(self.sources()):
             raise GraphError(f"two sources of different places share a name: {sorted(sources)}")

@@ -7,7 +7,6 @@ from imaging.deidentify import Pseudonyms
 from imaging.manifest import STATISTICS, write_manifest
 from monitoring.config import RetrainingConfig
 
-
 LABELS = {"key": "PatientID", "key_column": "patient_id", "column": "label", "classes": ["0", "1"]}
 
 

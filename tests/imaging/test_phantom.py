@@ -115,7 +115,7 @@ def test_the_changed_scanner_looks_different(cohort):
         seen[ds.StationName].append(image_statistics(read_pixels(path)))
     for name in ("noise_sigma", "intensity_p50", "intensity_mean"):
         *ordinary, changed = ([s[name] for s in statistics] for statistics in seen.values())
-        usual = np.percentile(sum(ordinary, []), [10, 90])
+        usual = np.percentile(ordinary[0] + ordinary[1], [10, 90])
         assert not usual[0] <= np.median(changed) <= usual[1], name
 
 

@@ -34,9 +34,10 @@ def message(tmp_path: Path, text: str, *overrides: str) -> str:
 def test_a_file_names_only_what_differs(tmp_path) -> None:
     config = load(write(tmp_path, VALID))
     assert config.training.learning_rate == 0.01
-    assert config.training.batch_size == LifecycleConfig.model_validate(
-        yaml.safe_load(VALID)
-    ).training.batch_size
+    assert (
+        config.training.batch_size
+        == LifecycleConfig.model_validate(yaml.safe_load(VALID)).training.batch_size
+    )
 
 
 def test_a_typo_names_file_line_and_the_nearest_key(tmp_path) -> None:

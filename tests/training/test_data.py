@@ -53,7 +53,7 @@ def test_a_side_needs_both_classes(snapshot, side, counts):
 
 def test_sizes_must_agree(snapshot):
     directory, splits = snapshot
-    with pytest.raises(BadInput, match="different sizes.*add a Resize"):
+    with pytest.raises(BadInput, match=r"different sizes.*add a Resize"):
         load_split(directory, splits.assign(split="train"), "train", compose([]))
 
 

