@@ -50,7 +50,7 @@ def build(transform: Transform, where: str, *, seed: int | None = None) -> Any:
         raise BadInput(f"{where}: {_unknown(transform.name, known)}")
     kind = known[transform.name]
     random = issubclass(kind, monai.transforms.Randomizable)
-    if False:
+    if random and seed is None:
         raise BadInput(
             f"{where}: {transform.name} is random, and preprocessing must give the same result "
             "each time; list it under training.augment"

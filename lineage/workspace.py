@@ -75,15 +75,20 @@ class Workspace:
             return bytes.fromhex(given)
         path = self.home / "secrets" / name
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            descriptor, draft = mkstemp(dir=path.parent)  # mode 0600
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32))
-            # A link never replaces a key that another process has just made.
-            with suppress(FileExistsError):
-                os.link(draft, path)
-            Path(draft).unlink()
+            self.keep_secret(name, secrets.token_hex(32))
         return bytes.fromhex(path.read_text().strip())
+
+    def keep_secret(self, name: str, hexadecimal: str) -> None:
+        """Put a secret where only its owner reads it, unless there is one under that name."""
+        path = self.home / "secrets" / name
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor, draft = mkstemp(dir=path.parent)  # mode 0600
+        with os.fdopen(descriptor, "w") as file:
+            file.write(hexadecimal)
+        # A link never replaces a key that another process has just made.
+        with suppress(FileExistsError):
+            os.link(draft, path)
+        Path(draft).unlink()
 
     def fingerprint(self, name: str) -> str:
         """Tell two keys apart without telling anything of either."""

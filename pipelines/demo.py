@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from components.progress import progress
 from lineage.code import ROOT
+from lineage.digest import digest
 from lineage.workspace import Workspace, workspace
 from pipelines import tell
 from pipelines.backends import local
@@ -35,7 +36,7 @@ UNTRAINED = ("training.max_epochs=1", "training.learning_rate=0.0000001")
 def demo(seed: int, overrides: Sequence[str]) -> int:
     """Play the demo and return 0 if it was played to its end, whatever the gates decided."""
     console = tell.console(stderr=True)
-    home = _fresh_workspace()
+    home = _fresh_workspace(seed)
     started = time.monotonic()
     say = partial(_say, console, started)
 
@@ -87,13 +88,16 @@ def _drift_and_retrain(
     _walk(model_lifecycle(load(CONFIG, overrides)), home, console)
 
 
-def _fresh_workspace() -> Workspace:
+def _fresh_workspace(seed: int) -> Workspace:
     from serving.local_endpoint import LocalEndpoint
 
     home = Workspace(workspace().home / "demo")
     os.environ["LIGHTBOX_HOME"] = str(home.home)
     LocalEndpoint(home).stop()  # of an earlier demo
     shutil.rmtree(home.home, ignore_errors=True)
+    # Nobody's identity hangs on these keys: the same seed shall give the same split and outcome.
+    for name in ("pseudonym.key", "split.key"):
+        home.keep_secret(name, digest("demo key", name, seed))
     return home
 
 

@@ -1,0 +1,194 @@
+"""The whole life of a model, as `make demo` lives it, looked at from outside through the command.
+
+One demo is run for all tests here; each then asks something of what it left behind.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = str(ROOT / "configs" / "phantom.yaml")
+
+
+class Command:
+    """`lightbox` in a workspace of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "LIGHTBOX_HOME": str(folder / "demo"), "COLUMNS": "140"}
+        self.env.pop("MLFLOW_TRACKING_URI", None)
+
+    def __call__(self, *args: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *args],
+            env={**self.env, **env},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *args: str) -> Any:
+        return json.loads(self(*args, "--json").stdout)
+
+
+@pytest.fixture(scope="module")
+def lightbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    command = Command(tmp_path_factory.mktemp("life"))
+    command.story = command("demo", LIGHTBOX_HOME=str(command.folder)).stderr
+    yield command
+    command("endpoint", "stop")
+
+
+def test_the_loop_closes(lightbox) -> None:
+    runs = list(reversed(lightbox.json("runs")))
+    assert [(run["pipeline"], run["outcome"], run["exit_code"]) for run in runs] == [
+        ("model-lifecycle", "done", 0),
+        ("model-lifecycle", "refused", 3),
+        ("drift-watch", "done", 0),
+        ("drift-watch", "done", 0),
+        ("model-lifecycle", "done", 0),
+    ]
+    values = [{s["name"]: s["values"] for s in run["steps"]} for run in runs]
+    # Right after a release there is no live traffic, and no verdict on it.
+    assert values[0]["monitor_drift"] == {"drifted": False, "verdict": "insufficient"}
+    assert values[2]["monitor_drift"]["drifted"] is True
+    assert values[2]["retrain"]["requested"] is False  # labels were lacking
+    assert values[3]["retrain"]["requested"] is True
+
+
+def test_a_refused_model_is_visible_as_refused(lightbox) -> None:
+    verdicts = {m["version"]: m["verdict"] for m in lightbox.json("models")}
+    assert verdicts == {"1": "pass", "2": "fail", "3": "pass"}
+    assert "refused" in lightbox.story
+    told = lightbox("approve", "phantom-finding:2", "--reason", "please", code=2).stderr
+    assert told.startswith("error: ")
+
+
+def test_the_finding_is_neither_trivial_nor_hopeless_to_learn(lightbox) -> None:
+    for version in ("1", "3"):
+        document = lightbox.json("lineage", f"phantom-finding:{version}")
+        assert 0.92 <= document["evaluation"]["metrics"]["auroc"]["estimate"] <= 0.99
+
+
+def test_the_new_model_met_the_old_one_on_the_same_patients(lightbox) -> None:
+    first, third = (lightbox.json("lineage", f"phantom-finding:{n}") for n in "13")
+    assert third["evaluation"]["champion"]["digest"] == first["model"]["digest"]
+    difference = third["evaluation"]["comparison"]["auroc_difference"]
+    assert difference["n"] == third["evaluation"]["n_images"]
+
+
+def test_the_endpoint_serves_the_champion_and_nothing_else(lightbox) -> None:
+    state = lightbox.json("endpoint", "status")
+    (champion,) = [m for m in lightbox.json("models") if "champion" in m["aliases"]]
+    assert [(v["digest"], v["share"]) for v in state["variants"]] == [(champion["digest"], 1.0)]
+    scan = next(p for p in (lightbox.folder / "demo/phantom/scans").rglob("*") if p.is_file())
+    answer = lightbox.json("predict", str(scan))
+    assert answer["digest"] == champion["digest"]
+    assert answer["label"] in ("absent", "present")
+
+
+def test_the_same_command_again_reuses_every_pure_step(lightbox) -> None:
+    """The champion is an input, and it did move: what compares with it runs once more."""
+    again = lightbox.json("run", CONFIG)
+    states = {s["name"]: s["state"] for s in again["steps"]}
+    assert {states[n] for n in ("ingest", "validate", "split", "train")} == {"reused"}
+    assert len(lightbox.json("models")) == 3  # the same model is the same version
+    once_more = lightbox.json("run", CONFIG)
+    ran = [s["name"] for s in once_more["steps"] if s["state"] == "ran"]
+    assert ran == []
+
+
+def test_a_changed_threshold_changes_the_outcome(lightbox) -> None:
+    rules = "gating.rules=[{rule: lower_bound, metric: auroc, at_least: 0.999}]"
+    run = json.loads(lightbox("run", CONFIG, "--set", rules, "--json", code=3).stdout)
+    assert run["outcome"] == "refused"
+    assert "0.999" in run["reason"]
+
+
+def test_without_a_policy_a_run_waits_for_a_person(lightbox) -> None:
+    manual = ("run", CONFIG, "--set", "promotion={approver: manual}", "--set", "training.seed=1")
+    waiting = json.loads(
+        lightbox(*manual, "--set", "training.max_epochs=8", "--json", code=4).stdout
+    )
+    assert waiting["outcome"] == "waiting for approval"
+    model = next(s for s in waiting["steps"] if s["name"] == "register")["values"]["model_version"]
+    lightbox("approve", model, "--reason", "looked at it", "--actor", "person:reader")
+    document = lightbox.json("lineage", model)
+    assert any(entry["actor"] == "person:reader" for entry in document["audit"]["entries"])
+
+
+def test_the_lineage_page_needs_nothing_from_elsewhere(lightbox, tmp_path) -> None:
+    page = tmp_path / "lineage.html"
+    lightbox("lineage", "phantom-finding:2", "--html", str(page))
+    text = page.read_text()
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", text)
+    assert "refused" in text.lower()
+
+
+def test_no_identity_leaves_the_door(lightbox) -> None:
+    """Names and identifiers of all phantom patients, searched in all that the steps wrote."""
+    from pydicom import dcmread
+
+    home = lightbox.folder / "demo"
+    identities: set[bytes] = set()
+    for scan in (home / "phantom" / "scans").rglob("*"):
+        if scan.is_file():
+            header = dcmread(scan, stop_before_pixels=True)
+            identities |= {
+                str(header.PatientID).encode(),
+                str(header.SOPInstanceUID).encode(),
+                str(header.StudyInstanceUID).encode(),
+                str(header.AccessionNumber).encode(),
+                str(header.PatientName).encode(),
+            }
+    assert len(identities) > 1000
+    pattern = re.compile(b"|".join(re.escape(i) for i in sorted(identities) if len(i) >= 6))
+    searched = 0
+    for path in home.rglob("*"):
+        inside = path.relative_to(home).parts
+        # What the demo drew itself, and the owner's list of what was set aside, are the source side.
+        if not path.is_file() or inside[0] == "phantom" or inside[:2] == ("secrets", "set_aside"):
+            continue
+        searched += 1
+        assert not pattern.search(path.read_bytes()), path
+    assert searched > 1000
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("run", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
+        (("run", CONFIG, "--set", "training.epochs=3"), "did you mean"),
+        (("run", CONFIG, "--set", "sources.scans=nowhere"), "sources.scans: nowhere"),
+        (("run", CONFIG, "--set", "ingestion.labels.column=findin"), "finding"),
+        (("run", CONFIG, "--set", "training.network.name=Densenet"), "DenseNet"),
+        (("lineage", "phantom-findin"), "lightbox models"),
+        (("lineage", "phantom-finding:99"), "99"),
+        (("predict", CONFIG), "neither DICOM, PNG nor JPEG"),
+        (("predict", "nowhere.dcm"), "cannot be read"),
+        (("approve", "phantom-finding:99", "--reason", "x"), "99"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(lightbox, args, told) -> None:
+    done = lightbox(*args, code=2)
+    assert told in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_show_draws_every_step(lightbox) -> None:
+    drawn = lightbox("show", CONFIG).stdout
+    assert all(name in drawn for name in ("ingest", "gate", "refused", "exit code 5", "retrain"))
+    assert lightbox.json("show", CONFIG)["name"] == "model-lifecycle"
