@@ -173,10 +173,10 @@ def _service(found: Version, log: list[audit_log.Entry]) -> list[dict[str, Any]]
         for entry in log
         if entry.action == "champion" and entry.subject.rpartition(":")[0] == found.name
     ]
-    ends: list[str | None] = [entry.at for entry in moves[1:]]
+    ends: list[str | None] = [*(entry.at for entry in moves[1:]), None]
     return [
         {"from": move.at, "until": end, "actor": move.actor, "reason": move.reason}
-        for move, end in zip(moves, [*ends, None], strict=True)
+        for move, end in zip(moves, ends, strict=False)  # one end too many if nobody ever was
         if move.subject == f"{found.name}:{found.version}"
     ]
 

@@ -50,6 +50,13 @@ def test_service_is_told_from_until(served: dict[str, Any]) -> None:
     assert served["3"]["service"] == []
 
 
+def test_a_model_that_nobody_ever_released_has_a_dossier(
+    registry_home: Workspace, tmp_path: Path
+) -> None:
+    register("chest", **parts(tmp_path, seed=1, outcome="fail"))
+    assert dossier.lineage("chest", "1")["service"] == []
+
+
 @pytest.mark.parametrize(
     ("number", "standing"),
     [
