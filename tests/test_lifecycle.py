@@ -157,7 +157,7 @@ def test_no_identity_leaves_the_door(lightbox) -> None:
     searched = 0
     for path in home.rglob("*"):
         inside = path.relative_to(home).parts
-        # What the demo drew itself, and the owner's list of what was set aside, are the source side.
+        # What the demo drew, and the owner's list of what was set aside, are the source's side.
         if not path.is_file() or inside[0] == "phantom" or inside[:2] == ("secrets", "set_aside"):
             continue
         searched += 1
@@ -172,7 +172,7 @@ def test_no_identity_leaves_the_door(lightbox) -> None:
         (("run", CONFIG, "--set", "training.epochs=3"), "did you mean"),
         (("run", CONFIG, "--set", "sources.scans=nowhere"), "sources.scans: nowhere"),
         (("run", CONFIG, "--set", "ingestion.labels.column=findin"), "finding"),
-        (("run", CONFIG, "--set", "training.network.name=ResNett"), "did you mean"),
+        (("run", CONFIG, "--set", "training.network.name=ResNett"), "near it: ResNet"),
         (("lineage", "phantom-findin"), "lightbox models"),
         (("lineage", "phantom-finding:99"), "99"),
         (("predict", CONFIG), "neither DICOM, PNG nor JPEG"),

@@ -27,7 +27,7 @@ class TrainingConfig(BaseModel):
     max_epochs: int = Field(default=30, ge=1)
     patience: int = Field(
         default=5, ge=1
-    )  # epochs in which neither validation loss nor AUROC improves
+    )  # epochs without a better loss or AUROC
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)

@@ -90,7 +90,7 @@ def run(
         config=config,
         config_digest=settings,
         pid=os.getpid(),
-        started_at=started.isoformat(timespec="seconds"),
+        started_at=started.isoformat(timespec="milliseconds"),
         steps=[StepState(step.name) for step in pipeline.steps()],
     )
     walk = _Walk(record, Store(workspace.store), workspace, tell)
@@ -248,11 +248,11 @@ def read_json(path: Path) -> Any:
 def past_runs(workspace: Workspace) -> list[Run]:
     """Every run of the workspace, newest first; one whose process died counts as interrupted."""
     found = []
-    for path in sorted(workspace.runs.glob("*/run.json"), reverse=True):
+    for path in workspace.runs.glob("*/run.json"):
         if (record := read_json(path)) is None:
             continue
         run = Run(**{**record, "steps": [StepState(**step) for step in record["steps"]]})
         if run.outcome == "running" and not Path(f"/proc/{run.pid}").exists():
             run.outcome, run.exit_code = "interrupted", INTERRUPTED
         found.append(run)
-    return found
+    return sorted(found, key=lambda run: run.started_at, reverse=True)
