@@ -25,9 +25,7 @@ class TrainingConfig(BaseModel):
     augment: tuple[Transform, ...] = ()  # may be random; training images only
 
     max_epochs: int = Field(default=30, ge=1)
-    patience: int = Field(
-        default=5, ge=1
-    )  # epochs without a better loss or AUROC
+    patience: int = Field(default=5, ge=1)  # epochs without a better loss or AUROC
     batch_size: int = Field(default=32, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
