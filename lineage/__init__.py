@@ -1,1 +1,4 @@
-"""Names for content, and the record of how it was made. Imports nothing of ours."""
+"""Names for content, the record of how it was made, and the few things that all others stand on.
+
+Imports nothing of ours.
+"""

@@ -21,6 +21,7 @@ PACKAGES = (
     "lineage",
 )
 LOCK = ROOT / "requirements.lock"
+DATA = {".csv", ".html", ".json"}  # tables and templates that modules read
 
 
 def reachable(module: str) -> list[Path]:
@@ -42,9 +43,6 @@ def reachable(module: str) -> list[Path]:
     folders = {path.parent for path in found.values()}
     data = [p for f in folders for p in f.iterdir() if p.is_file() and p.suffix in DATA]
     return sorted({*found.values(), *data})
-
-
-DATA = {".csv", ".html", ".json"}
 
 
 def code_digest(module: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lineage.digest import RECORD, tree_digest
+from lineage.files import write_json
 
 
 def leave_record(output: Path, **facts: Any) -> str:
@@ -15,8 +16,7 @@ def leave_record(output: Path, **facts: Any) -> str:
     """
     content = tree_digest(output)
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
-    record = {**facts, "content": content, "made_at": made_at}
-    (output / RECORD).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+    write_json(output / RECORD, {**facts, "content": content, "made_at": made_at})
     return content
 
 

@@ -162,9 +162,9 @@ def compile(
     \b
     Example: lightbox compile configs/phantom.yaml --on kubeflow -o lifecycle.yaml
     """
-    from pipelines.backends.cluster import read_settings
     from pipelines.config import load
     from pipelines.model_lifecycle import drift_watch, model_lifecycle
+    from pipelines.settings import read_settings
 
     settings = load(config, overrides)
     pipeline = (drift_watch if nightly else model_lifecycle)(settings)

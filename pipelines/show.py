@@ -1,6 +1,6 @@
 """Draw a pipeline as a tree: what runs, what it reads and makes, and what a branch guards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.graph import Fail, Node, Pipeline, Port, Source, Step, When
@@ -8,46 +8,37 @@ from pipelines.graph import Fail, Node, Pipeline, Port, Source, Step, When
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-MARKS = {
-    "ran": "[green]●[/]",
-    "reused": "[cyan]○[/]",
-    "failed": "[red]✗[/]",
-    "skipped": "[dim]·[/]",
-    "running": "[yellow]…[/]",
-}
 
-
-def as_tree(pipeline: Pipeline, states: Mapping[str, str] | None = None) -> "Tree":
-    """A `rich` tree; with states of a run, each step bears a mark of how it fared."""
+def as_tree(pipeline: Pipeline) -> "Tree":
+    """A `rich` tree."""
     from rich.tree import Tree
 
     tree = Tree(f"[bold]{pipeline.name}[/]")
     for source in pipeline.sources():
         tree.add(f"[dim]source[/] {source.name} [dim]{source.uri or 'captured traffic'}[/]")
-    _grow(tree, pipeline.nodes, states or {})
+    _grow(tree, pipeline.nodes)
     return tree
 
 
-def _grow(tree: "Tree", nodes: Sequence[Node], states: Mapping[str, str]) -> None:
+def _grow(tree: "Tree", nodes: Sequence[Node]) -> None:
     for node in nodes:
         match node:
             case Step():
-                tree.add(_step_line(node, states))
+                tree.add(_step_line(node))
             case Fail():
                 tree.add(f"[red]end as “{node.outcome}”[/] [dim]exit code {node.exit_code}[/]")
             case When():
                 branch = tree.add(f"[yellow]when[/] {_port(node.condition)}")
-                _grow(branch, node.then, states)
+                _grow(branch, node.then)
                 if node.otherwise:
-                    _grow(tree.add("[yellow]otherwise[/]"), node.otherwise, states)
+                    _grow(tree.add("[yellow]otherwise[/]"), node.otherwise)
 
 
-def _step_line(step: Step, states: Mapping[str, str]) -> str:
+def _step_line(step: Step) -> str:
     reads = ", ".join(_port(origin) for origin in step.inputs.values())
     makes = ", ".join(step.component.outputs)
-    mark = MARKS.get(states.get(step.name, ""), "")
     kind = " [magenta]effect[/]" if step.component.effect else ""
-    return f"{mark} [bold]{step.name}[/]{kind} [dim]{reads} →[/] {makes}".strip()
+    return f"[bold]{step.name}[/]{kind} [dim]{reads} →[/] {makes}"
 
 
 def _port(origin: Port | Source) -> str:

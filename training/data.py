@@ -1,6 +1,6 @@
-"""Images of one side of the split, read and preprocessed once and kept in memory."""
+"""Images of one split, read and preprocessed once and kept in memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +10,10 @@ import numpy as np
 from imaging.pixels import read_pixels
 from imaging.preprocess import Preprocess, Transform, build, chain
 from lineage.errors import BadInput, StepFailed
+from lineage.progress import Report
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Report = Callable[[int, int, str], None]
 
 # One random draw serves this many images, as channels of one array: MONAI's cost is per call.
 GROUP = 8
@@ -48,29 +47,29 @@ class Images:
 def load_split(
     snapshot: Path,
     splits: "pd.DataFrame",
-    side: str,
+    split: str,
     preprocess: Preprocess,
     report: Report | None = None,
 ) -> Images:
-    """Read and preprocess every image of one side, in the order of `splits`.
+    """Read and preprocess every image of one split, in the order of `splits`.
 
     Args:
         snapshot: Directory that the paths in `splits` are relative to.
         splits: See `imaging.splits.read_splits`.
-        side: "train", "validation" or "test".
+        split: "train", "validation" or "test".
         preprocess: From `imaging.preprocess.compose`; must bring all images to one size.
-        report: Called as (done, total, side) after each image.
+        report: Called as (done, total, split) after each image.
 
     Raises:
         StepFailed: There is no image, or only one class: nothing to learn or to choose by.
         BadInput: Images leave the preprocessing with different sizes.
     """
-    rows = splits[splits["split"] == side]
+    rows = splits[splits["split"] == split]
     labels = rows["label"].to_numpy(dtype=np.int64)
     positive = int(labels.sum())
     if positive in (0, len(labels)):
         raise StepFailed(
-            f"the {side} split has {positive} positive and {len(labels) - positive} negative "
+            f"the {split} split has {positive} positive and {len(labels) - positive} negative "
             "images; both classes are needed: add data, or change splitting.fractions"
         )
     pixels: np.ndarray | None = None
@@ -85,7 +84,7 @@ def load_split(
             )
         pixels[i] = image
         if report:
-            report(i + 1, len(rows), side)
+            report(i + 1, len(rows), split)
     assert pixels is not None
     return Images(pixels, labels, list(rows["instance_uid"]), list(rows["patient_id"]))
 

@@ -3,13 +3,13 @@
 No pickle anywhere, no dates, no paths: the same training gives the same bytes.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lineage.errors import StepFailed
+from lineage.files import write_json
 from training.config import TrainingConfig
 from training.data import Images
 from training.fit import Fitted, predict_logits
@@ -62,8 +62,8 @@ def export_model(
         "best_epoch": fitted.best_epoch,
         "trained_on": {"images": len(train), "patients": len(set(train.patient_ids))},
     }
-    (directory / "model.json").write_text(json.dumps(card, indent=2) + "\n")
-    (directory / "history.json").write_text(json.dumps(fitted.history, indent=2) + "\n")
+    write_json(directory / "model.json", card)
+    write_json(directory / "history.json", fitted.history)
     _write_predictions(validation, scores, directory / "validation_predictions.parquet")
     return threshold
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lineage.errors import BadInput, StepFailed
+from lineage.progress import Report
 from training.config import TrainingConfig
 from training.data import Batches, Images
 from training.network import build_network
@@ -16,8 +17,7 @@ from training.network import build_network
 if TYPE_CHECKING:
     import torch
 
-Report = Callable[[int, int, str], None]
-LogEpoch = Callable[[int, dict[str, float]], None]
+LogEpoch = Callable[[int, dict[str, float]], None]  # epoch from 1, metrics by name
 
 
 @dataclass(frozen=True)

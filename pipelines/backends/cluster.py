@@ -1,35 +1,10 @@
 """What every cluster asks of a pipeline, and of the settings that place it, before lowering."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TypeVar
-
-import yaml
-from pydantic import BaseModel, ValidationError
 
 from lineage.errors import BadInput
 from pipelines.graph import Fail, GraphError, Node, Pipeline, Port, Step, When
-
-Settings = TypeVar("Settings", bound=BaseModel)
-
-
-def read_settings(path: Path, kind: type[Settings]) -> Settings:
-    """Read `configs/environments/<engine>.yaml`; `${NAME}` is taken from the environment.
-
-    Raises:
-        BadInput: With the file and each key that is missing, unknown or of the wrong type.
-    """
-    try:
-        values = yaml.safe_load(os.path.expandvars(path.read_text()))
-    except (OSError, yaml.YAMLError) as error:
-        raise BadInput(f"{path}: cannot be read as YAML ({type(error).__name__})") from None
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise BadInput(f"{path}: {'; '.join(faults)}") from None
 
 
 def require_pinned(**images: str) -> None:

@@ -15,8 +15,9 @@ from components.runtime import execute
 from lineage.code import code_digest, environment
 from lineage.digest import digest, tree_digest
 from lineage.errors import BadInput, StepFailed
+from lineage.files import write_json
 from lineage.workspace import Workspace
-from pipelines.backends.store import Made, Store, write_json
+from pipelines.backends.store import Made, Store
 from pipelines.graph import Fail, Node, Pipeline, Port, Source, Step, When
 
 Resolve = Callable[[Source], Path]

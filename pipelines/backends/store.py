@@ -18,6 +18,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 from lineage.digest import digest, tree_digest
+from lineage.files import write_json
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,3 @@ class Store:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write whole or not at all: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w") as file:
-        json.dump(value, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

@@ -98,6 +98,12 @@ def test_overrides_win_and_are_named_when_wrong(tmp_path) -> None:
         load(path, ["training.seed"])
 
 
+def test_classes_are_said_once_and_a_second_order_is_refused(tmp_path) -> None:
+    assert load(write(tmp_path, VALID)).training.classes == ("PA", "AP")
+    swapped = VALID.replace("  preprocess: []", "  classes: [AP, PA]\n  preprocess: []")
+    assert "training.classes is not ingestion.labels.classes" in message(tmp_path, swapped)
+
+
 def test_the_environment_fills_places_and_a_missing_one_is_named(tmp_path, monkeypatch) -> None:
     text = VALID.replace("scans: in,", "scans: '${SCANS}/x-${DAY:-monday}',")
     path = write(tmp_path, text)

@@ -2,22 +2,13 @@
 
 import numpy as np
 import pytest
+from tiny_networks import TINY_NETWORK
 
 from training.config import TrainingConfig
 from training.data import Images
 
 TINY = {
-    "network": {
-        "name": "DenseNet",
-        "args": {
-            "spatial_dims": 2,
-            "in_channels": 1,
-            "out_channels": 2,
-            "init_features": 8,
-            "growth_rate": 4,
-            "block_config": [2],
-        },
-    },
+    "network": TINY_NETWORK,
     "preprocess": [],
     "augment": [{"name": "RandFlip", "args": {"prob": 0.5, "spatial_axis": 1}}],
     "max_epochs": 6,

@@ -10,9 +10,9 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from small_lifecycle import IMAGE, Knobs, approve, evaluate, small_lifecycle, take_in
 
 from lineage.errors import BadInput
-from pipelines.backends.cluster import read_settings
 from pipelines.backends.kubeflow import KubeflowSettings, compile_to
 from pipelines.graph import Fail, GraphError, Pipeline, Source, Step, When
+from pipelines.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = KubeflowSettings(
@@ -165,7 +165,7 @@ def test_what_stands_below_a_fail_is_refused(tmp_path: Path) -> None:
 def test_a_typo_in_the_settings_is_told_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "kubeflow.yaml"
     path.write_text(yaml.safe_dump(SETTINGS.model_dump() | {"imgae": "x"}))
-    with pytest.raises(BadInput, match=r"kubeflow.yaml: imgae"):
+    with pytest.raises(BadInput, match=r"kubeflow.yaml:4: imgae is not a setting; did you mean .image."):
         read_settings(path, KubeflowSettings)
 
 

@@ -14,9 +14,9 @@ from small_lifecycle import IMAGE, Decision, Knobs, approve, evaluate, small_lif
 from components.contract import Input, Output, component
 from lineage.errors import BadInput
 from pipelines.backends import sagemaker
-from pipelines.backends.cluster import read_settings
 from pipelines.backends.sagemaker import Instance, SageMakerSettings, compile_to
 from pipelines.graph import Fail, GraphError, Pipeline, Source, Step, When
+from pipelines.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:pseudonym"
