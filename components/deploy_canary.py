@@ -30,7 +30,7 @@ def still_released(release: Path) -> bool:
     told = json.loads((release / "release.json").read_text())
     if not told["released"] or registry.quick_champion(told["name"]) != told["model_digest"]:
         return False
-    served = LocalEndpoint(workspace()).served()
+    served = LocalEndpoint(workspace(), told["name"]).served()
     return served == {told["model_digest"]: 1.0}
 
 
@@ -59,11 +59,13 @@ def deploy_canary(
     wanted, champion = registry.get_version(name, allowed["version"]), registry.champion(name)
     if wanted.digest != allowed["model_digest"]:
         raise BadInput(f"{name}:{wanted.version} is no longer the model that was approved")
+    registry.require_approved(wanted)  # it may have been refused since that was written
     new, old = _fetched(wanted), _fetched(champion) if champion else None
 
     with progress("canary") as report:
         target = LocalEndpoint(
             workspace(),
+            name,
             config.timeout_s,
             config.idle_timeout_minutes,
             config.startup_timeout_s,
@@ -90,14 +92,18 @@ def deploy_canary(
     if outcome.kind == "unknown":
         raise StepFailed(f"{outcome.reason}; then {outcome.mismatch}: look at the endpoint")
     if outcome.kind == "released":
-        registry.move_champion(
-            name, wanted.version, actor="step:deploy_canary", reason=outcome.reason
-        )
+        try:
+            registry.move_champion(
+                name, wanted.version, actor="step:deploy_canary", reason=outcome.reason
+            )
+        except BadInput:  # refused, or assessed anew, while the canary ran
+            restore(target, old)
+            raise
     return Released(outcome.kind == "released", f"{outcome.kind}: {outcome.reason}")
 
 
 def _fetched(version: registry.Version) -> Release:
-    place = workspace().endpoint / "models" / version.digest
+    place = workspace().endpoint(version.name) / "models" / version.digest
     return Release(version.version, version.digest, registry.download(version, to=place))
 
 

@@ -13,7 +13,7 @@ from evaluation.metrics import measure
 from evaluation.predict import digest_of_test_set, load_champion, reference_rows, score_images
 from evaluation.subgroups import measure_subgroups
 from imaging.manifest import read_manifest
-from imaging.splits import read_splits
+from imaging.splits import read_splits, require_apart
 from serving.predictor import Predictor
 
 
@@ -33,6 +33,9 @@ def evaluate(
         splits.
     Writes: metrics/metrics.json, metrics/predictions.parquet (one row per test image),
         reference/reference.parquet (what drift is measured against), reference/reference.json.
+    Raises:
+        BadInput: A test patient or picture was trained or tuned on, or the champion tells other
+            classes apart.
     Effect: one more line in the ledger of openings. It is no part of the outputs, which depend on
         the inputs alone.
     """
@@ -40,6 +43,7 @@ def evaluate(
     former = load_champion(champion, candidate)
     predictors = [candidate, former] if former else [candidate]
     manifest, parts = read_manifest(snapshot), read_splits(splits)
+    require_apart(parts, manifest)
     test = parts[parts["split"] == "test"].sort_values("instance_uid")
     name = digest_of_test_set(test, manifest)
     record_opening(name, candidate.digest, former.digest if former else None)

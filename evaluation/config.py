@@ -1,11 +1,22 @@
 """Settings of evaluation and of the gate: what is measured, and what is demanded of it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _no_switch(value: Any) -> Any:
+    """YAML reads `no` and `off` as false, which would count as 0: a bound that all models pass."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted here, not yes, no, on or off")
+    return value
+
 
 Grouping = Literal["sex", "age_band", "scanner"]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[
+    float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_no_switch)
+]
+Number = Annotated[int, Field(ge=1), BeforeValidator(_no_switch)]
 
 
 class EvaluationConfig(BaseModel):
@@ -46,9 +57,9 @@ class MinimumN(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: Literal["minimum_n"] = "minimum_n"
-    patients: int = Field(default=50, ge=1)
-    positives: int = Field(default=20, ge=1)
-    negatives: int = Field(default=20, ge=1)
+    patients: Number = 50
+    positives: Number = 20
+    negatives: Number = 20
 
 
 class NotWorseThanChampion(BaseModel):
@@ -70,7 +81,7 @@ class SubgroupLowerBound(BaseModel):
     by: Grouping
     metric: Literal["auroc", "sensitivity", "specificity"]
     at_least: Fraction
-    minimum_n: int = Field(default=20, ge=1)  # patients
+    minimum_n: Number = 20  # patients
     on_small: Literal["inconclusive", "report"] = "inconclusive"
 
 

@@ -154,7 +154,9 @@ def _subgroups(metrics: Any, rule: SubgroupLowerBound) -> Ruling:
     small = []
     for group, measures in sorted(groups.items()):
         found = _Evidence.of(_at(measures, rule.metric), f"{rule.by} {group} {rule.metric}")
-        if found.declined or (found.patients is not None and found.patients < rule.minimum_n):
+        if found.interval is not None and found.patients is None:
+            judged.append(("inconclusive", f"{found.text}: of how many patients is missing"))
+        elif found.declined or (found.patients is not None and found.patients < rule.minimum_n):
             small.append(f"{found.text}: too small to judge")
         else:
             judged.append(_above(found, rule.at_least))

@@ -1,6 +1,6 @@
 """Scores of images by one or two models, through the predictor that also serves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,11 @@ from imaging.manifest import HEADER_FIELDS, STATISTICS
 from imaging.pixels import read_pixels
 from lineage.digest import RECORD, digest
 from lineage.errors import BadInput
+from lineage.progress import Report
 from serving.predictor import Predictor
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Report = Callable[[int, int, str], None]
 
 
 def load_champion(directory: Path, candidate: Predictor) -> Predictor | None:

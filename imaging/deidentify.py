@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from imaging import profile
 from imaging.reasons import SetAside
+from imaging.verify import NUMERIC, whole_number
 from lineage.digest import keyed_digest
 
 if TYPE_CHECKING:
@@ -142,7 +143,10 @@ class Cleaner:
             return _capped_age(texts)
         if vr in ("DS", "IS"):
             _ = [float(text) for text in texts if text]  # raises for more than a number
-        if any(self.mention.search(text.encode()) for text in texts):
+        if vr in NUMERIC:  # 7651234.0 is the identifier 7651234, too
+            texts += [number for text in texts if (number := whole_number(text))]
+        said = [value] if isinstance(value, bytes) else [text.lower().encode() for text in texts]
+        if any(map(self.mention.search, said)):
             if vr in ("LO", "SH"):
                 return ""  # a hospital called like the maker of its scanners
             raise SetAside("residual_identity")

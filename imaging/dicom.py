@@ -4,6 +4,7 @@ pydicom alone inflates 1 MB to 1 GiB, recurses to death on 33 KB of nesting, ask
 a small header says so, and takes an element that ends behind the file for a short one.
 """
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MAX_DEPTH = 64  # sequences inside sequences
+MAX_ELEMENTS = 100_000  # with items; 1.5 kB each once parsed, and one grey frame has a few hundred
 MAX_UNPACKED_BYTES = 256 * 2**20
 MAX_PIXELS = 2**26  # per frame: a mammogram has 2**25
 
@@ -28,9 +30,12 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
 
+RLE = "1.2.840.10008.1.2.5"
+
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXEL_DATA = 0x7FE00010
+_START_OF_FRAME = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 _LONG_VRS = set(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 
 
@@ -77,9 +82,7 @@ def stored_pixels(dataset: "Dataset") -> NDArray[Any]:
             incomplete_header, unreadable_header, unsupported_transfer_syntax or undecodable_pixels.
     """
     with _honest_header():
-        syntax = _check_frame(dataset)
-    if syntax not in UNCOMPRESSED and not _decodable(syntax):
-        raise SetAside("unsupported_transfer_syntax")
+        _check_frame(dataset)
     try:
         array = np.asarray(dataset.pixel_array)
     except MemoryError:
@@ -91,8 +94,8 @@ def stored_pixels(dataset: "Dataset") -> NDArray[Any]:
     return array
 
 
-def _check_frame(dataset: "Dataset") -> str:
-    """Refuse what is not one grey frame of bounded size; return the transfer syntax."""
+def _check_frame(dataset: "Dataset") -> None:
+    """Refuse what is not one grey frame of bounded size that some decoder reads."""
     if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
         raise SetAside("float_pixels")
     if "PixelData" not in dataset or not dataset.PixelData:
@@ -106,9 +109,61 @@ def _check_frame(dataset: "Dataset") -> str:
     if pixels > MAX_PIXELS:
         raise SetAside("too_large")
     syntax = str(dataset.file_meta.TransferSyntaxUID)
-    if syntax in UNCOMPRESSED and len(dataset.PixelData) * 8 < pixels * int(dataset.BitsAllocated):
+    if syntax not in UNCOMPRESSED:
+        if not _decodable(syntax):
+            raise SetAside("unsupported_transfer_syntax")
+        _check_codestream(dataset, syntax, pixels)
+        return
+    if len(dataset.PixelData) * 8 < pixels * int(dataset.BitsAllocated):
         raise SetAside("truncated")
-    return syntax
+    # Values that lie elsewhere in their words than PS3.5 8.1.1 says would lose their upper bits.
+    bits = int(dataset.get("BitsStored") or dataset.BitsAllocated)
+    if dataset.get("HighBit") is not None and int(dataset.HighBit) != bits - 1:
+        raise SetAside("unreadable_header")
+
+
+def _check_codestream(dataset: "Dataset", syntax: str, pixels: int) -> None:
+    """Refuse a codestream that asks its decoder for more samples than the header declares.
+
+    5 kB of JPEG 2000 may ask for gigabytes, which a decoder takes before it looks at the data.
+    """
+    from pydicom.encaps import get_frame
+
+    try:
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        wanted = [0] if syntax == RLE else list(_frame_sizes(frame))
+    except Exception:  # what is no codestream has no such structure
+        raise SetAside("undecodable_pixels") from None
+    if not wanted or max(wanted) > pixels:
+        raise SetAside("undecodable_pixels")
+
+
+def _frame_sizes(frame: bytes) -> Iterator[int]:
+    """Samples that the frame headers of a JPEG, JPEG-LS or JPEG 2000 codestream announce."""
+    if not frame.startswith(b"\xff\xd8"):  # JPEG 2000, bare or in a JP2 file: any SIZ may count
+        position = frame.find(b"\xff\x4f\xff\x51")
+        while position >= 0:
+            right, bottom, left, top = struct.unpack_from(">4L", frame, position + 8)
+            (components,) = struct.unpack_from(">H", frame, position + 40)
+            yield (right - left) * (bottom - top) * components
+            position = frame.find(b"\xff\x4f\xff\x51", position + 4)
+        return
+    position = 2
+    while True:
+        if frame[position] != 0xFF:
+            raise ValueError("no marker")
+        marker = frame[position + 1]
+        if marker == 0xFF:  # fill bytes
+            position += 1
+            continue
+        if marker == 0xDA:  # the first scan: all frame headers came before
+            return
+        if marker in _START_OF_FRAME:
+            rows, columns, components = struct.unpack_from(">HHB", frame, position + 5)
+            if not rows:
+                raise ValueError("the height comes later")
+            yield rows * columns * components
+        position += 2 + struct.unpack_from(">H", frame, position + 2)[0]
 
 
 def _decodable(syntax: str) -> bool:
@@ -157,7 +212,14 @@ def _honest_header() -> Iterator[None]:
         raise
     except AttributeError:
         raise SetAside("incomplete_header") from None
-    except (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError):
+    except (
+        ArithmeticError,
+        LookupError,
+        NotImplementedError,
+        TypeError,
+        ValueError,
+        struct.error,
+    ):
         raise SetAside("unreadable_header") from None
 
 
@@ -208,7 +270,9 @@ def _check_structure(data: bytes, position: int, order: str) -> None:
     )
     size = len(data)
     open_until: list[int | None] = []  # of sequences and items; None: until a delimiter
-    while True:
+    for count in itertools.count():
+        if count > MAX_ELEMENTS:
+            raise SetAside("too_large")
         while open_until and open_until[-1] is not None and position >= open_until[-1]:
             open_until.pop()
         if position + 8 > size:

@@ -1,8 +1,9 @@
 """The labels table: which of two classes each image is, and what the header may not say."""
 
 import difflib
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -41,18 +42,28 @@ def read_labels(path: Path, config: Labels) -> dict[str, Label]:
         for name in ("patient_column", "sex_column", "age_column", "scanner_column", "site_column")
         if (value := getattr(config, name)) is not None
     }
+    # Without a header the "columns" are a patient's row: name them only once one is what we expect.
+    told = list(table) if set(wanted.values()) & table.keys() else []
     for setting, column in wanted.items():
         if column not in table:
             raise BadInput(
                 f"ingestion.labels.{setting}: the labels table has no column {column!r}"
-                f"{_nearest(column, table)}"
+                f"{_nearest(column, table, told)}"
+            )
+        if f"{column}.1" in table:  # so pandas calls the second of two
+            raise BadInput(
+                f"ingestion.labels.{setting}: the labels table has two columns {column!r}; "
+                "rename the one that is not meant"
             )
     given = {value.strip() for value in table[config.column]}
+    # The same of a wrong column, which may hold the patients' names.
+    told = sorted(given) if given & set(config.classes) else []
     for name in config.classes:
         if name not in given:
+            near = {v for v in given if v.lower() == name.lower()} | set(told)
             raise BadInput(
                 f"ingestion.labels.classes: column {config.column!r} never says {name!r}"
-                f"{_nearest(name, given) if len(given) <= MOST_CLASSES_NAMED else ''}"
+                f"{_nearest(name, near, told) if len(given) <= MOST_CLASSES_NAMED else ''}"
             )
 
     labels: dict[str, Label] = {}
@@ -125,7 +136,15 @@ def _read(path: Path) -> dict[str, list[str]]:
             frame = pd.read_parquet(path)
             frame = frame.astype(object).where(frame.notna(), "").astype(str)
         else:
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", pd.errors.ParserWarning)
+                frame = pd.read_csv(
+                    path,
+                    dtype=str,
+                    keep_default_na=False,
+                    encoding="utf-8-sig",
+                    index_col=False,  # or a comma too many moves every value one column on
+                )
     except Exception as error:
         # The library's sentence may quote a line of the table.
         raise BadInput(f"labels: neither CSV nor Parquet ({type(error).__name__})") from None
@@ -150,12 +169,13 @@ def _label(row: dict[str, str], classes: tuple[str, str]) -> Label:
     )
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _nearest(name: str, known: Iterable[str], told: Sequence[str]) -> str:
+    """The nearest of what is known; else all that may be told."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(
         name.lower(), [k.lower() for k in known], n=1
     )
     found = next((k for k in known if near and k.lower() == near[0].lower()), None)
-    return (
-        f"; did you mean {found!r}?" if found else f"; it has {known}" if len(known) <= 20 else ""
-    )
+    if found:
+        return f"; did you mean {found!r}?"
+    return f"; it has {sorted(told)}" if 0 < len(told) <= MOST_CLASSES_NAMED else ""

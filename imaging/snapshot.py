@@ -53,11 +53,22 @@ def find_files(scans: Path) -> list[str]:
     """All files under a folder as relative posix paths, sorted: no file system's order shows."""
     if not scans.is_dir():
         raise BadInput("scans: there is no such directory; name the folder that holds the images")
-    found = [
-        (Path(folder) / name).relative_to(scans).as_posix()
-        for folder, _, names in os.walk(scans)
-        for name in names
-    ]
+
+    def closed(_: OSError) -> None:
+        raise BadInput(
+            "scans: a folder in it cannot be opened, so the scans in there would be missing without"
+            " a word; give yourself the right to read it"
+        )
+
+    found = []
+    for folder, below, names in os.walk(scans, onerror=closed):
+        # Followed, they could lead in circles, and the step's key would not see what is in there.
+        if linked := sum((Path(folder) / name).is_symlink() for name in below):
+            raise BadInput(
+                f"scans: {linked} folders beside each other are links, whose scans would be missing"
+                " without a word; name their place as scans, or put the folders themselves there"
+            )
+        found += [(Path(folder) / name).relative_to(scans).as_posix() for name in names]
     return sorted(file for file in found if file != RECORD)
 
 
@@ -92,6 +103,11 @@ def take_snapshot(
         report=report,
     )
     _refuse_leaks(results)
+    if unwritable := [r["unwritable"] for r in results if "unwritable" in r]:
+        raise StepFailed(
+            f"{len(unwritable)} cleaned files could not be written ({unwritable[0]}): make room in "
+            "the workspace, or let it be written to, and run again"
+        )
     for place in sorted({r["place"] for r in results if "place" in r}):
         logging.getLogger(__name__).warning("a file was set aside after %s", place)
     keyed = _join(config, files, results, label_of)
@@ -284,9 +300,13 @@ def _write_checked(
     path: Path, data: bytes, facts: Facts, check: Callable[[Path], list[verify.Leak]]
 ) -> None:
     """Write beside the place, check, and only then move it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+    except OSError as error:
+        facts["unwritable"] = error.strerror  # no fault of this file's: it must not cost the file
+        return
     leaks = check(draft)
     if leaks:
         facts["leaks"] = [asdict(leak) for leak in leaks]

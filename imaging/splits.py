@@ -185,6 +185,21 @@ def read_splits(directory: Path) -> "pd.DataFrame":
     return pd.read_parquet(directory / SPLITS)
 
 
+def require_apart(splits: "pd.DataFrame", manifest: "pd.DataFrame") -> None:
+    """Refuse splits in which the examined could have been learned from, whoever made them.
+
+    Raises:
+        BadInput: A patient or a picture lies on several sides, or an instance is there twice or
+            not in the manifest.
+    """
+    pixels = splits.merge(manifest[["instance_uid", "pixel_sha256"]], on="instance_uid")
+    if len(pixels) != len(splits) or splits["instance_uid"].duplicated().any():
+        raise BadInput("the splits and the manifest name other instances: run split again")
+    for what, column in (("patients", "patient_id"), ("pictures", "pixel_sha256")):
+        if shared := int((pixels.groupby(column)["split"].nunique() > 1).sum()):
+            raise BadInput(f"{shared} {what} lie on several sides of the split: run split again")
+
+
 def _counts(rows: "pd.DataFrame") -> dict[str, int]:
     by_patient = rows.groupby("patient_id")["label"].max()
     return {

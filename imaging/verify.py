@@ -6,8 +6,10 @@ the attributes and in the raw bytes. What it reports are attribute names, never 
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +26,19 @@ _DIRECT = {  # whole values that point at a person or a place
     "PatientAddress", "PatientID", "PatientTelephoneNumbers", "StationName",
 }  # fmt: skip
 _TEXT = {"LO", "SH", "AE"}
+NUMERIC = {"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"}
 _LONG_TEXT = {"LT", "ST", "UC", "UR", "UT", "UN"}
 _HARMLESS_TEXT = {
     "DeidentificationMethod", "Manufacturer", "ManufacturerModelName", "SoftwareVersions",
     "ConvolutionKernel", "RescaleType", "ModalityLUTType", "CodeValue", "CodingSchemeDesignator",
     "CodingSchemeVersion", "CodeMeaning", "PatientID", "EthnicGroup",
 }  # fmt: skip
+_TWO_LETTERS = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "aa", "æ": "ae", "ø": "oe", "œ": "oe"}
+)
+_ONE_LETTER = str.maketrans(
+    {"ß": "ss", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
+)
 _EMPTY_MEANING = {"ANONYMIZED", "000Y", "000000", "0"}
 
 
@@ -72,7 +81,7 @@ def describe(source: "Dataset", pixels: str) -> Source:
 
 
 def mention(identifiers: Mapping[str, str]) -> re.Pattern[bytes]:
-    """A pattern that finds any of the identifiers, whatever the case.
+    """A pattern that finds any of the identifiers in UTF-8 of lower case.
 
     Names of five letters or more match inside longer words too; shorter ones only as words, or a
     patient called Ray would be found in every X-ray.
@@ -83,6 +92,16 @@ def mention(identifiers: Mapping[str, str]) -> re.Pattern[bytes]:
     alone = "|".join(re.escape(w) for w in words if w not in anywhere) or "(?!)"
     pattern = rf"(?:{inside})|(?<![A-Za-z0-9.])(?:{alone})(?![A-Za-z0-9]|\.[0-9])"
     return re.compile(pattern.encode(), re.IGNORECASE)
+
+
+def whole_number(value: Any) -> str | None:
+    """A number without a fraction in its shortest spelling: 7651234 for "+07651234.0"."""
+    try:
+        number = Decimal(str(value).strip(" \0"))
+    except InvalidOperation:
+        return None
+    whole = number.is_finite() and abs(number) < 10**18 and number == number.to_integral_value()
+    return str(abs(int(number))) if whole else None
 
 
 def verify(path: Path, source: Source, pseudonym: str, method: list[str]) -> list[Leak]:
@@ -109,6 +128,10 @@ def verify(path: Path, source: Source, pseudonym: str, method: list[str]) -> lis
     for tag, element in _walk(dataset):
         name = element.keyword or f"{tag:08X}"
         leaks += [Leak(c, name) for c in _judge(tag, name, element, source, pseudonym)]
+        if element.VR in NUMERIC and any(
+            whole_number(text) in source.identifiers for text in _texts(element.value)
+        ):
+            leaks.append(Leak("strings", name))
         if element.VR == "UI":
             generated += [t for t in _texts(element.value) if t.startswith("2.25.")]
     leaks += [Leak("markers", name) for name in _wrong_markers(dataset, method)]
@@ -124,6 +147,7 @@ def verify(path: Path, source: Source, pseudonym: str, method: list[str]) -> lis
     ]:
         rest = rest.replace(text.encode(), b" ")
     lower = {w.lower(): name for w, name in source.identifiers.items()}
+    rest = rest.decode(errors="replace").lower().encode()
     for found in mention(source.identifiers).findall(rest):
         leaks.append(Leak("strings", lower.get(found.decode(errors="replace").lower(), "unnamed")))
 
@@ -228,12 +252,30 @@ def _identifying(vr: str, name: str, text: str) -> Iterator[str]:
     elif vr in ("DA", "DT") and text[:8].isdigit() and len(text) >= 8:
         yield text[:8]
     elif vr == "PN":
-        for word in re.findall(r"[^\W\d_]+", text):
+        for word in re.findall(r"[^\W\d_]+", unicodedata.normalize("NFC", text)):
             if len(word) >= 3 or not word.isascii():
-                yield word
+                yield from _spellings(word)
     # "17" or "A1" is also a measurement or a code somewhere: nobody could tell them apart.
     elif name in _DIRECT and (sum(c.isalpha() for c in text) >= 3 or len(text) >= 6):
         yield text
+        # The number alone: "MRN-0123456" is 123456 in a field that takes numbers only.
+        digits = re.sub(r"\D", "", text)
+        if len(digits.lstrip("0")) >= 6:
+            yield from (digits, digits.lstrip("0"))
+
+
+def _spellings(word: str) -> Iterator[str]:
+    """A name as other systems write it: Müller, Muller, Mueller."""
+    yield word
+    if word.isascii():
+        return
+    lower = word.lower()
+    yield lower  # what is searched is lower case, too: the pattern knows ASCII's cases only
+    for letters in (_TWO_LETTERS, _ONE_LETTER):
+        plain = unicodedata.normalize("NFKD", lower.translate(letters))
+        plain = "".join(c for c in plain if not unicodedata.combining(c))
+        if plain.isascii() and len(plain) >= 3:
+            yield plain
 
 
 def _walk(dataset: "Dataset") -> Iterator[tuple[int, Any]]:

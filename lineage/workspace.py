@@ -43,10 +43,9 @@ class Workspace:
         """The append-only record of who did what to which model, and why."""
         return self.home / "audit.db"
 
-    @property
-    def endpoint(self) -> Path:
-        """The served variants' state, log and captured traffic."""
-        return self.home / "endpoint"
+    def endpoint(self, model: str) -> Path:
+        """A registered model's endpoint: state, log, captured traffic. Each has its own."""
+        return self.home / "endpoints" / model
 
     @property
     def requests(self) -> Path:

@@ -1,7 +1,7 @@
 """Whether what a model is sent today still looks like what it was made from, column by column.
 
 Numbers are compared by the two-sample Kolmogorov-Smirnov test, categories by the chi-square test
-of homogeneity, both as Evidently runs them. Beside each p-value stands a size of the difference,
+of homogeneity, both run by Evidently. Beside each p-value stands a size of the difference,
 because with enough requests every trifle is significant.
 
 A limit that no test here removes: requests are taken as independent. Several images of one

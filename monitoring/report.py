@@ -1,12 +1,12 @@
 """The drift report: numbers for programs, a page for people."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from lineage.files import write_json
 from monitoring.alarms import Verdict
 from monitoring.config import MonitoringConfig
 from monitoring.drift import Column, register_homogeneity
@@ -55,7 +55,7 @@ def write_facts(
             for j in verdict.columns
         },
     }
-    (report / FACTS).write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n")
+    write_json(report / FACTS, facts)
 
 
 def write_page(

@@ -1,7 +1,6 @@
 """Whether a drift calls for a new model now, and the request that says so."""
 
 import json
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +12,7 @@ from imaging.deidentify import Pseudonyms
 from imaging.labels import read_labels
 from lineage.digest import digest, file_digest
 from lineage.errors import BadInput
+from lineage.files import write_json
 from monitoring.config import RetrainingConfig
 from monitoring.report import FACTS
 
@@ -121,10 +121,7 @@ def last_asked(requests: Collection[dict[str, Any]]) -> datetime | None:
 
 def write_request(request: dict[str, Any], path: Path) -> None:
     """Write or replace a request in one go: whoever looks sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(request, indent=2) + "\n")
-    draft.replace(path)
+    write_json(path, request)
 
 
 def _text(time: datetime | None) -> str:

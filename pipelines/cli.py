@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from lineage.workspace import Workspace
     from pipelines.backends.local import Run
 
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
@@ -191,13 +192,14 @@ def runs(as_json: bool, last: int) -> None:
     """
     from lineage.workspace import workspace
     from pipelines.backends.local import past_runs
+    from pipelines.tell import short
 
     found = past_runs(workspace())[:last]
     if as_json:
         _print_json([asdict(run) for run in found])
         return
     rows = [
-        (r.id, r.pipeline, Path(r.config).name, _outcome(r.outcome), _tally(r), r.reason)
+        (r.id, r.pipeline, Path(r.config).name, _outcome(r.outcome), _tally(r), short(r.reason))
         for r in found
     ]
     _table(("run", "pipeline", "config", "outcome", "steps", "reason"), rows, "no runs yet")
@@ -211,6 +213,7 @@ def models(as_json: bool) -> None:
     \b
     Example: lightbox models
     """
+    from pipelines.tell import short
     from registry.mlflow_registry import versions
 
     found = versions(None)
@@ -223,8 +226,8 @@ def models(as_json: bool) -> None:
             _outcome(v.verdict),
             ", ".join(v.aliases),
             v.digest[:12],
-            v.created_at,
-            v.reason,
+            v.created_at[:16].replace("T", " "),
+            short(v.reason),
         )
         for v in found
     ]
@@ -241,13 +244,17 @@ def lineage(model: str, as_json: bool, html: Path | None) -> None:
     \b
     Example: lightbox lineage phantom-finding:1 --html lineage.html
     """
+    from lineage.errors import BadInput
     from registry import dossier
 
     name, version = _version(model)
     facts = dossier.lineage(name, version)
     if html:
-        html.write_text(dossier.as_html(facts))  # one page, no external loads
-        click.echo(str(html))
+        try:
+            html.write_text(dossier.as_html(facts))
+        except OSError as error:
+            raise BadInput(f"{html}: cannot be written ({error.strerror})") from None
+        click.echo(f"wrote {html}; open it in a browser")
     elif as_json:
         _print_json(facts)
     else:
@@ -265,80 +272,117 @@ def approve(model: str, reason: str, refuse: bool, actor: str | None) -> None:
     \b
     Example: lightbox approve phantom-finding:1 --reason "figures reviewed"
     """
-    from registry import approval
+    from lineage.errors import BadInput
+    from registry import approval, mlflow_registry
 
-    name, version = _version(model)
+    name, _, version = model.partition(":")
+    if not version:
+        raise BadInput(f"say which version: {name}:VERSION; `lightbox models` lists them")
+    if not reason.strip():
+        raise BadInput("--reason is empty; the audit log wants to know why")
+    who = getpass.getuser() if actor is None else actor.removeprefix("person:").strip()
+    if not who:
+        raise BadInput("--actor is empty; the audit log wants to know who")
     decide = approval.refuse if refuse else approval.approve
-    decide(name, version, actor=actor or f"person:{getpass.getuser()}", reason=reason)
-    click.echo(f"{name}:{version} {'refused' if refuse else 'approved'}")
+    decide(name, version, actor=f"person:{who}", reason=reason)
+    if not refuse:
+        click.echo(f"{name}:{version} approved; the same `lightbox run` again releases it")
+        return
+    click.echo(f"{name}:{version} refused")
+    if (serving := mlflow_registry.champion(name)) and serving.version == version:
+        click.echo(f"It is still in service: `lightbox endpoint stop {name}` takes it out.")
+
+
+MODEL = click.argument("model", required=False)
 
 
 @cli.group()
 def endpoint() -> None:
-    """The local endpoint that serves the champion."""
+    """The local endpoints: each registered model has its own."""
 
 
 @endpoint.command()
+@MODEL
 @JSON
-def status(as_json: bool) -> None:
-    """Say whether it runs, and which model versions answer with which share.
+def status(model: str | None, as_json: bool) -> None:
+    """Say which endpoints run, and which model versions answer with which share.
 
     \b
     Example: lightbox endpoint status
     """
-    from lineage.workspace import workspace
-    from serving.local_endpoint import LocalEndpoint
+    from serving.local_endpoint import endpoints
 
-    place = LocalEndpoint(workspace())
-    address = place.status()
-    variants = place.state() if address else ()
-    if as_json:
-        _print_json(
-            {"address": address and asdict(address), "variants": [asdict(v) for v in variants]}
+    told: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
+    for place in endpoints(_workspace(), model):
+        address = place.status()
+        variants = place.state() if address else ()
+        told.append(
+            {
+                "model": place.model,
+                "address": address and asdict(address),
+                "variants": [asdict(v) for v in variants],
+            }
         )
-    elif address is None:
-        click.echo("not running")
-    else:
-        click.echo(f"running on {address.host}:{address.port}, pid {address.pid}")
-        rows = [
-            (v.name, v.version, f"{v.share:.0%}", v.digest[:12], v.requests, v.errors)
+        where = f"{address.host}:{address.port}, pid {address.pid}" if address else "not running"
+        rows += [
+            (place.model, where, v.version, f"{v.share:.0%}", v.digest[:12], v.requests, v.errors)
             for v in variants
-        ]
-        headers = ("variant", "version", "share", "digest", "requests", "errors")
-        _table(headers, rows, "no model in service")
+        ] or [(place.model, where, "", "", "", "", "")]
+    if as_json:
+        _print_json(told)
+        return
+    headers = ("model", "endpoint", "version", "share", "digest", "requests", "errors")
+    _table(headers, rows, "no endpoints yet")
 
 
 @endpoint.command()
+@MODEL
+def start(model: str | None) -> None:
+    """Start what was stopped, or ended when idle, as it was.
+
+    \b
+    Example: lightbox endpoint start phantom-finding
+    """
+    from serving.local_endpoint import endpoints
+
+    for place in endpoints(_workspace(), model):
+        address = place.start()
+        click.echo(f"{place.model} listens on {address.host}:{address.port}")
+
+
+@endpoint.command()
+@MODEL
 @JSON
-def stop(as_json: bool) -> None:
-    """Stop it; the next canary or `predict` starts it again as it was.
+def stop(model: str | None, as_json: bool) -> None:
+    """Stop one endpoint, or all; `start` or the next canary brings it back as it was.
 
     \b
     Example: lightbox endpoint stop
     """
-    from lineage.workspace import workspace
-    from serving.local_endpoint import LocalEndpoint
+    from serving.local_endpoint import endpoints
 
-    stopped = LocalEndpoint(workspace()).stop()
+    stopped = {place.model: place.stop() for place in endpoints(_workspace(), model)}
     if as_json:
-        _print_json({"stopped": stopped})
-    else:
-        click.echo("stopped" if stopped else "was not running")
+        _print_json(stopped)
+        return
+    for name, was_running in stopped.items():
+        click.echo(f"{name} {'stopped' if was_running else 'was not running'}")
 
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path))
+@click.option("--model", help="Which model to ask, where several are in service.")
 @JSON
-def predict(file: Path, as_json: bool) -> None:
-    """Ask the endpoint about one DICOM, PNG or JPEG file.
+def predict(file: Path, model: str | None, as_json: bool) -> None:
+    """Ask a running endpoint about one DICOM, PNG or JPEG file.
 
     \b
     Example: lightbox predict scan.dcm
     """
     from imaging.pixels import media_type
     from lineage.errors import BadInput
-    from lineage.workspace import workspace
-    from serving.local_endpoint import LocalEndpoint
+    from serving.local_endpoint import endpoints
 
     try:
         data = file.read_bytes()
@@ -347,16 +391,22 @@ def predict(file: Path, as_json: bool) -> None:
     kind = media_type(data)
     if kind is None:
         raise BadInput("the file is neither DICOM, PNG nor JPEG")
-    place = LocalEndpoint(workspace())
-    if place.status() is None and not (place.folder / "state.json").exists():
-        raise BadInput("no model is in service; `lightbox run CONFIG` brings one there")
-    answer = place.invoke(data, kind)
+    places = endpoints(_workspace(), model)
+    running = [place for place in places if place.status()]
+    if not running:
+        way = "lightbox endpoint start" if places else "lightbox run CONFIG"
+        raise BadInput(f"no model is in service; `{way}` brings one there")
+    if len(running) > 1:
+        names = ", ".join(place.model for place in running)
+        raise BadInput(f"several models are in service; say --model, one of {names}")
+    answer = running[0].invoke(data, kind)
     if answer.error:
         raise BadInput(f"the endpoint gave no answer ({answer.error}): {answer.sentence}")
     if as_json:
-        _print_json(asdict(answer))
+        _print_json({"model": running[0].model, **asdict(answer)})
     else:
-        click.echo(f"{answer.label}  score {answer.score:.4f}  model {str(answer.digest)[:12]}")
+        told = f"{answer.label}  score {answer.score:.4f}"
+        click.echo(f"{told}  {running[0].model}, model {str(answer.digest)[:12]}")
 
 
 @cli.command()
@@ -385,6 +435,12 @@ def _walk(pipeline: Any, config: Path, as_json: bool) -> "Run":
     narrator = Narrator(quiet=as_json)
     where = partial(resolve, workspace=home)
     return local.run(pipeline, home, where, config=str(config), tell=narrator.tell)
+
+
+def _workspace() -> "Workspace":
+    from lineage.workspace import workspace
+
+    return workspace()
 
 
 def _finish(run: "Run", as_json: bool) -> int:
@@ -430,7 +486,7 @@ def _table(headers: tuple[str, ...], rows: list[tuple[Any, ...]], empty: str) ->
         return
     table = Table(box=None, pad_edge=False)
     for header in headers:
-        table.add_column(header, overflow="fold", header_style="bold")
+        table.add_column(header, header_style="bold", no_wrap=header != "reason", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     _print(table)

@@ -22,7 +22,7 @@ class Sources(BaseModel):
 
     scans: str
     labels: str
-    traffic: str = ""  # empty: what the workspace's own endpoint captured
+    traffic: str = ""  # empty: what the model's own endpoint captured
 
 
 class LifecycleConfig(BaseModel):

@@ -7,6 +7,7 @@ beside a real one; each demo starts from an empty one.
 import csv
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CONFIG = ROOT / "configs" / "phantom.yaml"
+MODEL = "phantom-finding"
 PATIENTS, NEW_PATIENTS = 640, 200  # even: patients come in matched pairs
 # A model that has learned nothing: the gate must see that without being told.
 UNTRAINED = ("training.max_epochs=1", "training.learning_rate=0.0000001")
@@ -93,7 +95,7 @@ def _fresh_workspace(seed: int) -> Workspace:
 
     home = Workspace(workspace().home / "demo")
     os.environ["LIGHTBOX_HOME"] = str(home.home)
-    LocalEndpoint(home).stop()  # of an earlier demo
+    LocalEndpoint(home, MODEL).stop()  # of an earlier demo
     shutil.rmtree(home.home, ignore_errors=True)
     # Nobody's identity hangs on these keys: the same seed shall give the same split and outcome.
     for name in ("pseudonym.key", "split.key"):
@@ -120,7 +122,7 @@ def _send(directory: Path) -> None:
     from imaging.pixels import DICOM
     from serving.local_endpoint import LocalEndpoint
 
-    endpoint = LocalEndpoint(workspace())
+    endpoint = LocalEndpoint(workspace(), MODEL)
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     with progress("sending") as report:
         for done, path in enumerate(files, start=1):
@@ -160,21 +162,27 @@ def _closing_table(home: Workspace, console: "Console", seconds: float) -> None:
     from registry.mlflow_registry import versions
     from serving.local_endpoint import LocalEndpoint
 
-    table = Table(title=f"\nAfter {seconds:.0f} seconds", title_justify="left", box=None)
-    for header in ("model", "verdict", "in production", "reason"):
-        table.add_column(header)
+    console.print(f"\n[bold]After {seconds:.0f} seconds[/]")
+    table = Table(box=None, pad_edge=False)
+    for header in ("model", "verdict", "in production", "why"):
+        table.add_column(header, no_wrap=True, overflow="ellipsis")
     for version in versions(None):
         verdict = f"[{'green' if version.verdict == 'pass' else 'red'}]{version.verdict}[/]"
         champion = "champion" if "champion" in version.aliases else ""
         table.add_row(f"{version.name}:{version.version}", verdict, champion, version.reason)
     console.print(table)
-    endpoint = LocalEndpoint(home)
+    endpoint = LocalEndpoint(home, MODEL)
     variants = endpoint.state() if endpoint.status() else ()
     serving = ", ".join(f"version {v.version} answers {v.share:.0%}" for v in variants)
     console.print(f"endpoint: {serving or 'not running'}")
-    shown = os.path.relpath(home.home)
-    console.print(f"reports:  {shown}/runs/*/monitor_drift.report/drift.html and validate.report/")
+    for run in local.past_runs(home):
+        watched = [s for s in run.steps if s.name == "monitor_drift" and s.values.get("drifted")]
+        if watched:
+            page = home.runs / run.id / "monitor_drift.report" / "drift.html"
+            console.print(f"drift:    {page}", soft_wrap=True)
+            break
+    command = Path(sys.executable).with_name("lightbox")
     console.print("next:")
-    console.print(f"  export LIGHTBOX_HOME={shown} PATH=$PWD/.venv/bin:$PATH")
-    console.print("  lightbox models; lightbox runs; lightbox endpoint status")
-    console.print("  lightbox lineage phantom-finding --html lineage.html")
+    console.print(f"  export LIGHTBOX_HOME={home.home}", soft_wrap=True)
+    for args in ("models", f"lineage {MODEL} --html lineage.html", "endpoint status", "runs"):
+        console.print(f"  {command} {args}", soft_wrap=True)

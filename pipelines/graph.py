@@ -15,7 +15,8 @@ class GraphError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """Data that exists before the run: a path, or `champion:MODEL` for what is in production.
+    """Data that exists before the run: a path, or `champion:MODEL` for what is in production,
+    or `captured:MODEL` for the traffic that its endpoint kept.
 
     Every backend lets the launcher override `uri`, and names what it finds there by digest.
     """

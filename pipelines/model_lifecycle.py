@@ -85,7 +85,8 @@ def drift_watch(config: LifecycleConfig) -> Pipeline:
 def _watch(
     config: LifecycleConfig, reference: Port | Source, snapshot: Port | Source
 ) -> list[Node]:
-    traffic, labels = (Source(n, getattr(config.sources, n)) for n in ("traffic", "labels"))
+    captured = config.sources.traffic or f"captured:{config.registration.name}"
+    traffic, labels = Source("traffic", captured), Source("labels", config.sources.labels)
     watched = Step(monitor_drift, config.monitoring, reference=reference, traffic=traffic)
     # Asks for a new run of this pipeline; the graph itself stays free of cycles.
     retrained = Step(

@@ -29,6 +29,8 @@ def read_settings(path: Path, kind: type[Settings], overrides: Sequence[str] = (
         text = path.read_text()
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{path}: not a text file; settings are written in YAML") from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)

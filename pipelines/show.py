@@ -15,7 +15,7 @@ def as_tree(pipeline: Pipeline) -> "Tree":
 
     tree = Tree(f"[bold]{pipeline.name}[/]")
     for source in pipeline.sources():
-        tree.add(f"[dim]source[/] {source.name} [dim]{source.uri or 'captured traffic'}[/]")
+        tree.add(f"[dim]source[/] {source.name} [dim]{source.uri}[/]")
     _grow(tree, pipeline.nodes)
     return tree
 

@@ -7,6 +7,7 @@ from lineage.workspace import Workspace
 from pipelines.graph import Source
 
 # What each scheme takes out of the registry; a champion that is not there is an empty folder.
+CAPTURED = "captured"
 CHAMPION = {"champion": "model", "champion-reference": "reference", "champion-snapshot": "manifest"}
 
 
@@ -19,9 +20,9 @@ def resolve(source: Source, workspace: Workspace) -> Path:
     scheme, separator, name = source.uri.partition(":")
     if separator and scheme in CHAMPION:
         return _of_champion(name, CHAMPION[scheme], workspace)
-    if not source.uri:
+    if separator and scheme == CAPTURED:
         # Nothing was captured yet: an empty folder, so that "no traffic" is an answer, not a crash.
-        captured = workspace.endpoint / "captured"
+        captured = workspace.endpoint(name) / "captured"
         captured.mkdir(parents=True, exist_ok=True)
         return captured
     path = Path(source.uri).absolute()

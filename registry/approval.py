@@ -79,6 +79,7 @@ def apply_policy(policy: Policy, name: str, version: str, verdict_digest: str) -
     from registry.mlflow_registry import attested, get_version  # see _decide
 
     found = attested(get_version(name, version))
+    _same_verdict(found, verdict_digest)
     known = decision(name, version, found.digest, verdict_digest)
     if known and known.by_person:
         return known

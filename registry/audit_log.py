@@ -123,6 +123,19 @@ def verify() -> Fault | None:
     return None
 
 
+def require_whole() -> None:
+    """Refuse to go by a log that somebody changed.
+
+    Raises:
+        BadInput: `verify` finds a fault.
+    """
+    if fault := verify():
+        raise BadInput(
+            f"the audit log was changed: row {fault.seq} {fault.what}; nothing is decided by it "
+            "until a person has looked at it: lightbox lineage MODEL shows its rows"
+        )
+
+
 def _leaf_hash(*values: Any) -> str:
     """SHA-256 over 0x00 and the row's canonical JSON, as leaves are hashed in RFC 6962, 2.1."""
     record = dict(zip(COLUMNS, values, strict=True))

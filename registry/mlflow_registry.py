@@ -133,8 +133,18 @@ def find_by_digest(name: str, digest: str) -> Version | None:
 
 
 def champion(name: str) -> Version | None:
-    """The version in service, or None as long as there is none."""
-    return next((v for v in versions(name) if CHAMPION in v.aliases), None)
+    """The version in service, or None as long as there is none.
+
+    Raises:
+        BadInput: MLflow's alias names a version that the audit log never saw become champion.
+    """
+    known = versions(name)
+    alias = next((v.version for v in known if CHAMPION in v.aliases), None)
+    number = _champion_of_record(name, alias)
+    found = next((v for v in known if v.version == number), None)
+    if number is not None and found is None:
+        raise BadInput(f"{name}:{number} is champion, but MLflow lost it: restore its database")
+    return found
 
 
 def move_champion(name: str, version: str, *, actor: str, reason: str) -> Version:
@@ -145,11 +155,8 @@ def move_champion(name: str, version: str, *, actor: str, reason: str) -> Versio
             tags are not what was registered.
     """
     with _lock():
-        new, old = attested(get_version(name, version)), champion(name)
-        verdict_digest = new.tags.get("verdict_digest", "")
-        known = approval.decision(name, new.version, new.digest, verdict_digest)
-        if new.verdict != "pass" or known is None or not known.approved:
-            raise BadInput(f"{name}:{version} is not approved, so it cannot become champion")
+        new, old = require_approved(get_version(name, version)), champion(name)
+        aliased = CHAMPION in new.aliases
         if old is None or old.version != new.version:
             # The log first: a move that nobody can account for is worse than one noted twice.
             audit_log.append(
@@ -160,16 +167,58 @@ def move_champion(name: str, version: str, *, actor: str, reason: str) -> Versio
                 old={"version": old.version, "model_digest": old.digest} if old else None,
                 new={"version": new.version, "model_digest": new.digest},
             )
+        if not aliased:  # or an earlier move was killed right here
             _client().set_registered_model_alias(name, CHAMPION, new.version)
         return get_version(name, version)
+
+
+def _champion_of_record(name: str, alias: str | None) -> str | None:
+    """The champion's number, given where MLflow's alias points.
+
+    The audit log decides, for anybody can move or delete an alias in MLflow, and the next model
+    would be compared with the wrong one, or with none. The alias may lag one move behind, as a kill
+    leaves it. Of what another workspace registered the log knows nothing; there the alias counts.
+    """
+    log = audit_log.entries()
+    moves = [e for e in log if e.action == "champion" and e.subject.rpartition(":")[0] == name]
+    if alias is not None and not any(e.subject == f"{name}:{alias}" for e in log):
+        return alias
+    audit_log.require_whole()
+    last = moves[-1] if moves else None
+    before = (last.old or {}).get("version") if last else None
+    if alias not in (None, before, last and last.new["version"]):
+        raise BadInput(
+            f"MLflow calls {name}:{alias} champion, but the audit log never saw that: somebody "
+            f"moved the alias; "
+            + (f"move it back to version {last.new['version']}" if last else "delete it")
+        )
+    return last.new["version"] if last else None
+
+
+def require_approved(version: Version) -> Version:
+    """Pass a version on if it passed its gate and the last decision on just that is an approval.
+
+    Raises:
+        BadInput: It did not, or its tags are not what was registered.
+    """
+    verdict_digest = attested(version).tags.get("verdict_digest", "")
+    known = approval.decision(version.name, version.version, version.digest, verdict_digest)
+    if version.verdict != "pass" or known is None or not known.approved:
+        raise BadInput(f"{version.name}:{version.version} is not approved, so it cannot serve")
+    return version
 
 
 def attested(version: Version) -> Version:
     """Pass a version on if its tags are those that the audit log saw; MLflow lets anyone edit them.
 
     Raises:
-        BadInput: They are not.
+        BadInput: They are not, or the log itself was changed.
     """
+    audit_log.require_whole()
+    return _unedited(version)
+
+
+def _unedited(version: Version) -> Version:
     if not agrees(version):
         raise BadInput(
             f"{version.name}:{version.version} has other tags in MLflow than the audit log saw "
@@ -206,7 +255,7 @@ def download(version: Version, what: str = "model", to: Path | None = None) -> P
         raise BadInput(f"{version.name}:{version.version} has no artifact {what!r}")
     # A version that another workspace registered is not in this log; its own digest still counts.
     if _registrations(version):
-        attested(version)
+        _unedited(version)  # without the whole log: a lineage must be readable beside a broken one
     to = to or Path(mkdtemp(prefix="lightbox-")) / what
     if to.is_dir() and any(to.iterdir()):
         if tree_digest(to) == digest:
@@ -242,13 +291,13 @@ def quick_tags(name: str, version: str) -> dict[str, str]:
 def quick_champion(name: str) -> str | None:
     """The champion's model digest, read without importing MLflow; None as long as there is none."""
     found = _quick(
-        "SELECT t.key, t.value FROM registered_model_aliases a JOIN model_version_tags t"
-        " ON t.name = a.name AND t.version = a.version AND t.workspace = a.workspace"
-        " WHERE a.name = ? AND a.alias = ? AND t.key = 'model_digest'",
+        "SELECT alias, version FROM registered_model_aliases WHERE name = ? AND alias = ?",
         (name, CHAMPION),
     )
     if found is not None:
-        return dict(found).get("model_digest")
+        alias = next((str(version) for _, version in found), None)
+        number = _champion_of_record(name, alias)
+        return quick_tags(name, number).get("model_digest") if number else None
     current = champion(name)
     return current.digest if current else None
 

@@ -7,7 +7,7 @@ are guarded. The lineage document says the same as the records beside the files,
 import json
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any
 from lineage.code import environment
 from lineage.digest import RECORD, file_digest, tree_digest
 from lineage.errors import BadInput
+from lineage.files import write_json
+from lineage.model_files import refuse_executable
 from lineage.record import read_record
 from registry.mlflow_registry import Version, register_model
 
@@ -30,13 +32,6 @@ PACKAGES = (
     "evidently",
     "pydicom",
 )
-# How each kind of file begins. Anything else, a pickle above all, runs code when it is loaded.
-KINDS: dict[str, Callable[[bytes], bool]] = {
-    ".json": lambda head: head.lstrip()[:1] in (b"{", b"["),
-    ".onnx": lambda head: head[:1] == b"\x08",  # protobuf field 1, the IR version, as a varint
-    ".parquet": lambda head: head[:4] == b"PAR1",
-    ".safetensors": lambda head: head[8:9] == b"{",  # a JSON header after its 8-byte length
-}
 
 
 def register(
@@ -76,8 +71,7 @@ def register(
     gate, measured = document["verdict"], document["evaluation"]
     with TemporaryDirectory() as folder:
         data, told = Path(folder) / "manifest", Path(folder) / "lineage"
-        told.mkdir()
-        (told / "lineage.json").write_text(_json(document))
+        write_json(told / "lineage.json", document)
         data.mkdir()
         for kept in ("manifest.parquet", "counts.json", "deidentification.json"):
             shutil.copyfile(snapshot / kept, data / kept)  # never the images themselves
@@ -170,24 +164,6 @@ def lineage_document(parts: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-def refuse_executable(model: Path) -> None:
-    """Let through only kinds of files that hold data, by name and by first bytes.
-
-    An allow-list, because scanners that look for pickles miss many (OWASP ML06).
-
-    Raises:
-        BadInput: Some file is of another kind.
-    """
-    for path in _files(model):
-        with path.open("rb") as file:
-            begins_as = KINDS.get(path.suffix)
-            if begins_as is None or not begins_as(file.read(64)):
-                raise BadInput(
-                    f"the model holds {path.name!r}, which is not a real one of {sorted(KINDS)} "
-                    "and might be a pickle, which runs code when loaded: export the model again"
-                )
-
-
 def numbers(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Each metric as `auroc`, `auroc_low`, `auroc_high`, `auroc_n`; subgroups as `sex/F/auroc`."""
     groups = [("", evaluation["metrics"]), ("", evaluation.get("comparison") or {})]
@@ -225,10 +201,6 @@ def _files(model: Path) -> list[Path]:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text())
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2) + "\n"
 
 
 def _installed(package: str) -> str:

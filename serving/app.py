@@ -30,10 +30,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from imaging import dicom, pixels
 from imaging.pixels import DICOM, JPEG, PNG
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
 MAX_BODY_BYTES = 128 * 2**20  # a mammogram has 64 MiB
+MAX_SETTINGS_BYTES = 2**16
 BODY_TIMEOUT_S = 60.0
 TOKEN = "endpoint.token"  # noqa: S105 - the secret's name in the workspace
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
@@ -60,6 +61,8 @@ _KEYWORDS = {
     "view_position": "ViewPosition",
     "photometric_interpretation": "PhotometricInterpretation",
 }
+
+T = TypeVar("T")
 
 log = logging.getLogger("lightbox.endpoint")
 
@@ -80,7 +83,7 @@ class Wanted(BaseModel):
     directory: Path
     digest: str = Field(pattern="^[0-9a-f]{64}$")
     version: str = Field(min_length=1, max_length=64)
-    share: float = Field(ge=0, le=1)
+    share: float = Field(ge=0, le=1, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -164,9 +167,11 @@ class Service:
             names = [v.name for v in self._table]
             if set(shares) != set(names):
                 raise Refused(409, f"shares must name each of {sorted(names)}, and no other")
-            if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > _ROUNDING:
+            # Written so that NaN, which compares False with everything, is refused too.
+            if not (min(shares.values()) >= 0 and abs(sum(shares.values()) - 1) <= _ROUNDING):
                 raise Refused(409, "shares must be 0 or more and sum to 1")
-            self._replace([_sharing(v, shares[v.name]) for v in self._table])
+            total = sum(shares.values())  # a share above 1 could not be restored
+            self._replace([_sharing(v, shares[v.name] / total) for v in self._table])
 
     def remove(self, name: str) -> None:
         """Unload a variant; nothing happens if there is none of that name."""
@@ -365,12 +370,14 @@ def create_app(service: Service, stop: Callable[[], None]) -> "FastAPI":
         return service.state()
 
     @app.put("/variants/{name}")
-    async def put(name: str, wanted: Wanted) -> dict[str, Any]:
+    async def put(name: str, request: Request) -> dict[str, Any]:
+        wanted = await _settings(request, TypeAdapter(Wanted))
         await to_thread.run_sync(service.put, name, wanted, limiter=changing)
         return service.state()
 
     @app.put("/shares")
-    async def shift(shares: dict[str, float]) -> dict[str, Any]:
+    async def shift(request: Request) -> dict[str, Any]:
+        shares = await _settings(request, TypeAdapter(dict[str, float]))
         await to_thread.run_sync(service.shift, shares, limiter=changing)
         return service.state()
 
@@ -406,20 +413,30 @@ def _tag(request: "Request") -> Tag:
     raise Refused(400, "X-Lightbox-Tag must be live or replay")
 
 
-async def _body(request: "Request") -> bytes:
-    too_large = Refused(413, f"an image may have {MAX_BODY_BYTES // 2**20} MiB")
+async def _settings(request: "Request", kind: TypeAdapter[T]) -> T:
+    """A body of a few names and numbers; the answer to a wrong one repeats nothing of it."""
+    data = await _body(request, MAX_SETTINGS_BYTES)
+    try:
+        return kind.validate_json(data)
+    except ValidationError as error:
+        told = (f"{'.'.join(map(str, e['loc']))} {e['msg']}".strip() for e in error.errors())
+        raise Refused(422, "; ".join(told)) from None
+
+
+async def _body(request: "Request", most: int = MAX_BODY_BYTES) -> bytes:
+    too_large = Refused(413, f"the body may have {most} bytes")
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+    if announced.isdigit() and int(announced) > most:
         raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > MAX_BODY_BYTES:
+                if len(body) > most:
                     raise too_large
     except TimeoutError:
-        raise Refused(408, "the image came too slowly") from None
+        raise Refused(408, "the body came too slowly") from None
     return bytes(body)
 
 
@@ -454,18 +471,18 @@ class Door:
             log.error("a request ended with %s", type(error).__name__)
 
 
-def serve(home: Path, idle_minutes: float) -> None:
-    """Serve until stopped or idle. Another server of the same workspace ends this one at once."""
+def serve(home: Path, model: str, idle_minutes: float) -> None:
+    """Serve until stopped or idle. Another server of the same model ends this one at once."""
     import uvicorn
 
     place = Workspace(home.absolute())
-    folder = place.endpoint
+    folder = place.endpoint(model)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = (folder / "server.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SystemExit("another endpoint serves this workspace") from None
+        raise SystemExit("another endpoint serves this model") from None
 
     service = Service(folder)
     service.restore()
@@ -509,14 +526,15 @@ async def _run(server: Any, port: socket.socket, door: Door, note: Path, idle_s:
 
 
 def main() -> None:
-    """`python -m serving.app --home DIR`"""
+    """`python -m serving.app --home DIR --model NAME`"""
     parser = argparse.ArgumentParser(prog="python -m serving.app")
     parser.add_argument("--home", type=Path, required=True, help="the workspace")
+    parser.add_argument("--model", required=True, help="the registered model's name")
     parser.add_argument("--idle-minutes", type=float, default=30.0)
     args = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
     _guard_decoders()
-    serve(args.home, args.idle_minutes)
+    serve(args.home, args.model, args.idle_minutes)
 
 
 if __name__ == "__main__":

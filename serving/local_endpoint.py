@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lineage.errors import StepFailed
+from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
 from serving.app import TOKEN
 from serving.target import Answer, Tag, Variant
@@ -38,13 +38,14 @@ class Address:
 
 @dataclass(frozen=True)
 class LocalEndpoint:
-    """The endpoint of one workspace; a `Target` for canaries.
+    """The endpoint of one registered model; a `Target` for canaries.
 
     It is started at the first need. If it ends later, only the verbs that manage variants start it
     again: a crash must show as failed requests.
 
     Attributes:
         place: The workspace.
+        model: The registered model's name; two models never share an endpoint.
         timeout_s: Bounds each prediction.
         idle_minutes: A started endpoint ends by itself after that long without a request.
         startup_timeout_s: How long to wait for it; loading the models is part of it.
@@ -52,6 +53,7 @@ class LocalEndpoint:
     """
 
     place: Workspace
+    model: str
     timeout_s: float = 30.0
     idle_minutes: float = 30.0
     startup_timeout_s: float = 120.0
@@ -61,7 +63,7 @@ class LocalEndpoint:
     @property
     def folder(self) -> Path:
         """Where its address, state, log and captured traffic lie."""
-        return self.place.endpoint
+        return self.place.endpoint(self.model)
 
     def status(self) -> Address | None:
         """Where it listens; None if it does not.
@@ -98,6 +100,7 @@ class LocalEndpoint:
             if address := self.status():
                 return address
             command = [sys.executable, "-m", "serving.app", "--home", str(self.place.home)]
+            command += ["--model", self.model]
             with (self.folder / "server.log").open("ab") as log:
                 process = subprocess.Popen(
                     [*command, "--idle-minutes", str(self.idle_minutes)],
@@ -123,7 +126,7 @@ class LocalEndpoint:
         """End it; True if there was one.
 
         Asks first. A process that no longer answers is ended by signals, but only if its command
-        line says that it is the endpoint of this very workspace.
+        line says that it is the endpoint of this very model.
         """
         try:
             pid = int(json.loads((self.folder / "endpoint.json").read_bytes())["pid"])
@@ -240,13 +243,27 @@ class LocalEndpoint:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
         except (OSError, UnicodeDecodeError):
             return False
-        return "serving.app" in words and str(self.place.home) in words
+        return {"serving.app", str(self.place.home), self.model} <= set(words)
 
     @contextmanager
     def _starting(self) -> Iterator[None]:
         with (self.folder / "start.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # freed when the file closes, also by a kill
             yield
+
+
+def endpoints(place: Workspace, model: str | None = None) -> list[LocalEndpoint]:
+    """The endpoints that this workspace has had, or the one of a registered model.
+
+    Raises:
+        BadInput: No model of that name was ever in service here.
+    """
+    folders = sorted(place.endpoint("x").parent.glob("*/state.json"))
+    names = [folder.parent.name for folder in folders]
+    if model is not None and model not in names:
+        known = f"those with an endpoint: {', '.join(names)}" if names else "none has an endpoint"
+        raise BadInput(f"{model!r} was never in service here; {known}")
+    return [LocalEndpoint(place, name) for name in names if model in (None, name)]
 
 
 def quick_state(address: Address, token: str, timeout_s: float = 5.0) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ def launch_values(
 ) -> dict[str, str | None]:
     """Each source's default URI, or None where only the launcher can say what it is.
 
-    A path on this machine, `champion:NAME` and captured traffic mean nothing to a cluster.
+    A path on this machine, `champion:MODEL` and `captured:MODEL` mean nothing to a cluster.
     """
     values: dict[str, str | None] = {}
     for source in pipeline.sources():

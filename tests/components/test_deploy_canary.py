@@ -1,6 +1,7 @@
 """The step against a real registry and a real endpoint."""
 
 import json
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from components.deploy_canary import deploy_canary, still_released
 from imaging.pixels import PNG, decode
 from imaging.splits import write_splits
 from lineage.digest import tree_digest
-from lineage.errors import StepFailed
+from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
 from registry import approval as approvals
 from registry import mlflow_registry as registry
@@ -20,6 +21,7 @@ from serving.local_endpoint import LocalEndpoint
 from serving.predictor import Predictor
 
 NAME = "chest"
+step = sys.modules["components.deploy_canary"]  # the component of that name hides it
 CONFIG = DeploymentConfig(rate_per_s=1000, timeout_s=10, latency_slack_ms=25)
 
 
@@ -35,7 +37,7 @@ def place(folder):
         patch.setenv("LIGHTBOX_HOME", str(folder / "home"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield Workspace(folder / "home")
-    LocalEndpoint(Workspace(folder / "home")).stop()
+    LocalEndpoint(Workspace(folder / "home"), NAME).stop()
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +130,7 @@ def test_the_receipt_holds_only_for_what_is_champion_and_served(first, second, p
     version = second[0]
     assert registry.champion(NAME).version == version.version
     assert still_released(second[3]) and not still_released(first[3])
-    endpoint = LocalEndpoint(place)
+    endpoint = LocalEndpoint(place, NAME)
     assert endpoint.served() == {version.digest: 1.0}
     endpoint.stop()
     assert not still_released(second[3])
@@ -137,7 +139,7 @@ def test_the_receipt_holds_only_for_what_is_champion_and_served(first, second, p
 def test_what_is_in_service_is_not_walked_again(second, folder, data, place):
     values, told, release = deploy(folder, data, second[0], "-again")
     assert values.released and "already in service" in values.reason and told["looks"] == []
-    assert LocalEndpoint(place).served() == {second[0].digest: 1.0} and still_released(release)
+    assert LocalEndpoint(place, NAME).served() == {second[0].digest: 1.0} and still_released(release)
 
 
 def test_a_bad_challenger_leaves_the_champion(second, folder, data, place):
@@ -146,14 +148,14 @@ def test_a_bad_challenger_leaves_the_champion(second, folder, data, place):
     assert not values.released and values.reason.startswith("rolled back: training-serving skew")
     assert told["outcome"] == "rolled back" and not still_released(release)
     assert registry.champion(NAME).version == second[0].version
-    assert LocalEndpoint(place).served() == {second[0].digest: 1.0}
+    assert LocalEndpoint(place, NAME).served() == {second[0].digest: 1.0}
 
 
 def test_an_interrupted_canary_is_cleared_and_done_again(second, folder, data, place):
     third = registered(folder, data, 4, slope=3.5)
-    left = place.endpoint / "models" / third.digest
+    left = place.endpoint(NAME) / "models" / third.digest
     registry.download(third, to=left)
-    endpoint = LocalEndpoint(place)
+    endpoint = LocalEndpoint(place, NAME)
     # As a kill in the middle of the last step leaves it: all traffic moved, alias not.
     endpoint.deploy(f"v{third.version}", left, third.digest, third.version, 1.0)
     values, told, _ = deploy(folder, data, third)
@@ -163,18 +165,46 @@ def test_an_interrupted_canary_is_cleared_and_done_again(second, folder, data, p
 
 
 def test_nothing_is_deployed_without_approval(second, folder, data, place):
-    before = LocalEndpoint(place).served()
+    before = LocalEndpoint(place, NAME).served()
     with pytest.raises(StepFailed, match="not approved"):
         deploy(folder, data, second[0], "-refused", approved=False)
-    assert LocalEndpoint(place).served() == before
+    assert LocalEndpoint(place, NAME).served() == before
 
 
 def test_only_validation_studies_are_replayed(second, place):
     lines = [
         json.loads(line)
-        for file in (place.endpoint / "captured").glob("*.jsonl")
+        for file in (place.endpoint(NAME) / "captured").glob("*.jsonl")
         for line in file.read_text().splitlines()
     ]
     sealed = decode(png(7), PNG).mean()
     assert {line["tag"] for line in lines} == {"replay"} and len(lines) > 100
     assert not any(abs(line["intensity_mean"] - sealed) < 1e-6 for line in lines)
+
+
+def test_a_version_refused_since_its_approval_is_not_deployed(second, folder, data, place):
+    before = LocalEndpoint(place, NAME).served()
+    late = registered(folder, data, 5, slope=3.0)
+    approvals.refuse(NAME, late.version, actor="Ada", reason="looked again")
+    with pytest.raises(BadInput, match="is not approved"):
+        deploy(folder, data, late)
+    assert LocalEndpoint(place, NAME).served() == before
+
+
+def test_a_version_refused_during_its_canary_leaves_the_champion(
+    second, folder, data, place, monkeypatch
+):
+    champion = registry.champion(NAME)
+    late = registered(folder, data, 6, slope=2.5)
+    walk = step.run_canary
+
+    def and_then_refused(*args):
+        outcome = walk(*args)
+        approvals.refuse(NAME, late.version, actor="Ada", reason="looked again")
+        return outcome
+
+    monkeypatch.setattr(step, "run_canary", and_then_refused)
+    with pytest.raises(BadInput, match="is not approved"):
+        deploy(folder, data, late)
+    assert registry.champion(NAME) == champion
+    assert LocalEndpoint(place, NAME).served() == {champion.digest: 1.0}

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from manifest_rows import manifest_row
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tiny_models import SIZE, make_model
@@ -20,11 +21,6 @@ from lineage.errors import BadInput
 from serving.predictor import Predictor
 
 CONFIG = EvaluationConfig(bootstrap_repetitions=200)
-EMPTY = (
-    *("series_uid", "study_uid", "age_years", "site", "modality", "manufacturer", "model_name"),
-    *("view_position", "photometric_interpretation", "transfer_syntax", "study_date"),
-    "pixel_spacing_mm",
-)
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +48,8 @@ def data(tmp_path_factory) -> dict[str, Path]:
         }
         split = "test" if patient < 40 else "validation" if patient < 50 else "train"
         parted.append({**same, "split": split, "age_band": "40-59"})
-        unknown = dict.fromkeys(EMPTY)
-        manifest.append(
-            {
-                **unknown,
-                **same,
-                "source_format": "image",
-                "sha256": f"{i:064}",
-                "pixel_sha256": f"{i:064}",
-                "file_bytes": 100,
-                "rows": SIZE,
-                "columns": SIZE,
-                "bits_stored": 8,
-                **dict.fromkeys(STATISTICS, i / 120),
-            }
-        )
+        looks = dict.fromkeys(STATISTICS, i / 120)
+        manifest.append(manifest_row(i, **same, rows=SIZE, columns=SIZE, **looks))
     write_manifest(manifest, snapshot)
     pd.DataFrame(parted).to_parquet(splits / "splits.parquet")
     champion = make_model(folder / "champion", slope=6.0, threshold=0.4)
@@ -201,3 +184,17 @@ def test_an_empty_test_split_gives_reasons_instead_of_numbers(data, home, tmp_pa
     assert found["n_images"] == 0
     assert all(entry["estimate"] is None for entry in found["metrics"].values())
     assert found["comparison"]["auroc_difference"]["reason"] == "no images"
+
+
+@pytest.mark.parametrize(
+    ("column", "what"), [("patient_id", "1 patients lie"), ("instance_uid", "name other instances")]
+)
+def test_whoever_was_learned_from_is_not_examined(data, home, tmp_path, column, what):
+    splits = pd.read_parquet(data["splits"] / "splits.parquet")
+    learned = splits.index[splits["split"] == "train"][0]
+    splits.loc[learned, column] = splits.loc[splits["split"] == "test", column].iloc[0]
+    (tmp_path / "mixed").mkdir()
+    splits.to_parquet(tmp_path / "mixed" / "splits.parquet")
+    with pytest.raises(BadInput, match=what):
+        run(data, tmp_path / "out", splits=tmp_path / "mixed")
+    assert openings() == []

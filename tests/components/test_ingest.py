@@ -254,6 +254,11 @@ def test_a_picture_without_a_patient_is_set_aside(
     assert reasons(home, snapshot) == {"x.png": "no_patient_id"}
 
 
+def test_pictures_without_any_patient_name_the_setting_that_lacks(run: Callable[..., Path]) -> None:
+    with pytest.raises(BadInput, match=r"ingestion\.labels\.patient_column is missing"):
+        run({"x.png": picture(1), "y.png": picture(2)}, patient_column=None)
+
+
 def test_nothing_usable_fails_and_says_why(run: Callable[..., Path]) -> None:
     with pytest.raises(StepFailed, match=r"none of the 1 files.*not_an_image"):
         run({"Quernstein": b"x"})
@@ -356,3 +361,48 @@ def test_odd_files_get_true_reasons(real_data: Path, tmp_path: Path) -> None:
     for file, row in index.iterrows():  # and whatever could be read was not lost for nothing
         if row.pydicom_pixels.startswith("ok") and row.frames in ("", "1") and row.samples == "1":
             assert why.get(str(file)) not in ("unreadable_header", "truncated", "not_an_image")
+
+
+def test_a_linked_folder_is_not_passed_over_without_a_word(tmp_path: Path) -> None:
+    scans, elsewhere = tmp_path / "scans", tmp_path / "elsewhere"
+    scans.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "a.dcm").write_bytes(scan(1))
+    (scans / "more").symlink_to(elsewhere)
+    with pytest.raises(BadInput, match="are links"):
+        science.find_files(scans)
+
+
+def test_a_closed_folder_is_not_passed_over_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / NAME).mkdir()
+    opened = os.scandir
+
+    def scandir(path: str) -> Any:  # root may open everything, so closing it would show nothing
+        if NAME in str(path):
+            raise PermissionError(13, "Permission denied", path)
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(BadInput, match="cannot be opened") as caught:
+        science.find_files(tmp_path)
+    assert NAME not in str(caught.value)
+
+
+def test_a_full_disk_costs_the_step_and_no_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans, snapshot = tmp_path / "scans", tmp_path / "snapshot"
+    scans.mkdir()
+    snapshot.mkdir()
+    (scans / "a.dcm").write_bytes(scan(1))
+    (scans / "b.png").write_bytes(picture(1))
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(science, "map_isolated", in_this_process)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StepFailed, match=r"2 cleaned files .* \(No space left on device\)"):
+        science.take_snapshot(CONFIG, scans, label_everything(scans), snapshot, b"k" * 32)

@@ -1,10 +1,11 @@
 import json
 
 import pytest
+from manifest_rows import manifest_row
 
 from components.retrain import retrain, still_requested
 from imaging.deidentify import Pseudonyms
-from imaging.manifest import STATISTICS, write_manifest
+from imaging.manifest import write_manifest
 from monitoring.config import RetrainingConfig
 
 LABELS = {"key": "PatientID", "key_column": "patient_id", "column": "label", "classes": ["0", "1"]}
@@ -15,23 +16,7 @@ def room(home, tmp_path):
     """A snapshot with patients "old-0" and "old-1", a drift report, and a table of labels."""
     names = Pseudonyms(home.secret("pseudonym.key"))
     (tmp_path / "snapshot").mkdir()
-    rows = [
-        {
-            "instance_uid": f"2.25.{i}",
-            "patient_id": names.patient(f"old-{i}"),
-            "path": f"images/{i}.png",
-            "source_format": "image",
-            "sha256": "0",
-            "pixel_sha256": "0",
-            "file_bytes": 1,
-            "label": i,
-            "rows": 64,
-            "columns": 64,
-            "bits_stored": 8,
-            **dict.fromkeys(STATISTICS, 0.3),
-        }
-        for i in range(2)
-    ]
+    rows = [manifest_row(i, patient_id=names.patient(f"old-{i}")) for i in range(2)]
     write_manifest(rows, tmp_path / "snapshot")
     (tmp_path / "report").mkdir()
     found(tmp_path, "drift")

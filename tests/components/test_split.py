@@ -2,10 +2,11 @@ import json
 
 import pandas as pd
 import pytest
+from manifest_rows import manifest_row
 
 from components.split import split
 from imaging.config import Fractions, SplittingConfig
-from imaging.manifest import STATISTICS, write_manifest
+from imaging.manifest import write_manifest
 from imaging.splits import read_splits
 from lineage.digest import tree_digest
 from lineage.errors import StepFailed
@@ -18,21 +19,12 @@ def given(directory, patients, label=None):
     for path in (snapshot, accepted):
         path.mkdir(parents=True)
     rows = [
-        {
-            "instance_uid": f"2.25.{i}",
-            "patient_id": f"p{i // 2}",
-            "path": f"images/{i}.png",
-            "source_format": "image",
-            "sha256": f"{i:064x}",
-            "pixel_sha256": f"{i:064x}",
-            "file_bytes": 100,
-            "label": i % 2 if label is None else label,
-            "sex": "F" if i % 3 else None,
-            "rows": 64,
-            "columns": 64,
-            "bits_stored": 8,
-            **dict.fromkeys(STATISTICS, 0.3),
-        }
+        manifest_row(
+            i,
+            patient_id=f"p{i // 2}",
+            label=i % 2 if label is None else label,
+            sex="F" if i % 3 else None,
+        )
         for i in range(2 * patients)
     ]
     write_manifest(rows, snapshot)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_networks import TINY_NETWORK
 
 from components.contract import Component
 from components.train import train
@@ -17,17 +18,7 @@ from training.config import TrainingConfig
 
 CONFIG = TrainingConfig.model_validate(
     {
-        "network": {
-            "name": "DenseNet",
-            "args": {
-                "spatial_dims": 2,
-                "in_channels": 1,
-                "out_channels": 2,
-                "init_features": 8,
-                "growth_rate": 4,
-                "block_config": [2],
-            },
-        },
+        "network": TINY_NETWORK,
         "preprocess": [{"name": "Resize", "args": {"spatial_size": [16, 16]}}],
         "max_epochs": 3,
         "batch_size": 8,

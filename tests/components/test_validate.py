@@ -2,34 +2,18 @@ import json
 
 import pandas as pd
 import pytest
+from manifest_rows import manifest_row
 
 from components.validate import validate
 from imaging.config import ValidationConfig
-from imaging.manifest import STATISTICS, write_manifest
+from imaging.manifest import write_manifest
 from lineage.errors import StepFailed
 
 CONFIG = ValidationConfig(minimum_images=4)
 
 
 def snapshot(directory, blank=()):
-    rows = [
-        {
-            "instance_uid": f"2.25.{i}",
-            "patient_id": f"p{i}",
-            "path": f"images/{i}.png",
-            "source_format": "image",
-            "sha256": f"{i:064x}",
-            "pixel_sha256": f"{i:064x}",
-            "file_bytes": 100,
-            "label": i % 2,
-            "rows": 64,
-            "columns": 64,
-            "bits_stored": 8,
-            **dict.fromkeys(STATISTICS, 0.3),
-            "intensity_std": 0.0 if i in blank else 0.3,
-        }
-        for i in range(1, 9)
-    ]
+    rows = [manifest_row(i, intensity_std=0.0 if i in blank else 0.3) for i in range(1, 9)]
     directory.mkdir()
     write_manifest(rows, directory)
     (directory / "counts.json").write_text(json.dumps({"found": 8, "read": 8, "set_aside": 0}))

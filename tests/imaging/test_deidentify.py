@@ -319,3 +319,63 @@ def test_an_instance_without_a_class_cannot_be_written(dicom_dataset: Made) -> N
     with pytest.raises(SetAside) as caught:
         deidentify.deidentify(parsed, dicom.stored_pixels(parsed), NAMES, verify.mention({}))
     assert caught.value.reason == "incomplete_header"
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("M\u00fchlqvist^\u00c4nne", {"Manufacturer": "M\u00dcHLQVIST MED"}),
+        ("M\u00fchlqvist^\u00c4nne", {"ManufacturerModelName": "Muehlqvist"}),
+        ("M\u00fchlqvist^\u00c4nne", {"SoftwareVersions": ["1.2", "MUHLQVIST"]}),
+        ("S\u00f8rensen^\u00c5se", {"Manufacturer": "Soerensen"}),
+        ("Mu\u0308hlqvist", {"Manufacturer": "m\u00fchlqvist"}),
+    ],
+)
+def test_a_name_in_other_letters_is_still_that_name(
+    dicom_dataset: Made, tmp_path: Path, told: str, kept: dict[str, Any]
+) -> None:
+    source = dicom_dataset(SpecificCharacterSet="ISO_IR 192", PatientName=told, **kept)
+    written, leaks, _ = process(source, tmp_path)
+    assert leaks == []
+    assert not written[next(iter(kept))].value
+
+
+@pytest.mark.parametrize(
+    ("mrn", "tag", "vr", "number"),
+    [
+        ("7651234", 0x00189073, "FD", 7651234.0),
+        ("7651234", 0x00180060, "DS", "7651234.0"),
+        ("0007651234", 0x00181151, "IS", "7651234"),
+        ("MRN-7651234", 0x00181151, "IS", "7651234"),
+        ("765-12-34", 0x00209057, "UL", 7651234),
+    ],
+)
+def test_an_identifier_written_as_a_number_holds_the_file_back(
+    dicom_dataset: Made, tmp_path: Path, mrn: str, tag: int, vr: str, number: Any
+) -> None:
+    source = dicom_dataset(PatientID=mrn)
+    source.add_new(tag, vr, number)
+    with pytest.raises(SetAside) as caught:
+        process(source, tmp_path)
+    assert caught.value.reason == "residual_identity"
+
+
+def test_the_check_finds_an_identifier_in_binary_numbers(
+    dicom_dataset: Made, tmp_path: Path
+) -> None:
+    def spoil(target: Dataset) -> None:
+        target.add_new(0x00209057, "UL", 7651234)
+
+    _, leaks, _ = process(dicom_dataset(PatientID="7651234"), tmp_path, spoil)
+    assert leaks == [verify.Leak("strings", "InStackPositionNumber")]
+
+
+def test_a_name_in_a_table_of_bytes_costs_that_file_only(
+    dicom_dataset: Made, tmp_path: Path
+) -> None:
+    table = Dataset()
+    table.LUTDescriptor = [5, 0, 16]
+    table.add_new(0x00283006, "OW", b"Quernstein")
+    with pytest.raises(SetAside) as caught:
+        process(dicom_dataset(VOILUTSequence=[table]), tmp_path)
+    assert caught.value.reason == "residual_identity"

@@ -167,3 +167,61 @@ def test_damage_is_read_or_set_aside_never_more(
     else:
         assert pixels.ndim == 2
         assert ((pixels >= 0) & (pixels <= 1)).all()
+
+
+def compressed(dataset: Dataset, codestream: bytes, syntax: str) -> Dataset:
+    from pydicom.encaps import encapsulate
+
+    dataset.PixelData = encapsulate([codestream])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = syntax
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("kind", "marker", "fields", "syntax"),
+    [
+        ("JPEG2000", b"\xff\x51", (6, 22), "1.2.840.10008.1.2.4.90"),
+        ("JPEG", b"\xff\xc0", (5,), "1.2.840.10008.1.2.4.50"),
+    ],
+)
+def test_a_codestream_larger_than_its_header_says_meets_no_decoder(
+    dicom_dataset, encoded, monkeypatch, kind, marker, fields, syntax
+) -> None:  # type: ignore[no-untyped-def]
+    """5 kB of JPEG 2000 took 4 GB and 16 s before it was refused."""
+    picture, buffer = np.random.default_rng(0).integers(0, 255, (8, 6), np.uint8), BytesIO()
+    options = {"no_jp2": True} if kind == "JPEG2000" else {}
+    Image.fromarray(picture).save(buffer, kind, **options)
+    honest = buffer.getvalue()
+    header = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    assert reason(encoded(compressed(dicom_dataset(picture, **header), honest, syntax))) is None
+    huge, start = bytearray(honest), honest.index(marker)
+    for field in fields:
+        struct.pack_into(">LL" if kind == "JPEG2000" else ">HH", huge, start + field, 60000, 60000)
+    monkeypatch.setattr(Dataset, "pixel_array", property(lambda _: pytest.fail("decoded")))
+    lying = encoded(compressed(dicom_dataset(picture, **header), bytes(huge), syntax))
+    assert reason(lying) == "undecodable_pixels"
+
+
+def test_more_elements_than_an_image_has_are_not_parsed(dicom_bytes: Bytes) -> None:
+    """24 million empty items fit into 200 kB, and took 30 s and gigabytes."""
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * (dicom.MAX_ELEMENTS + 1)
+    sequence = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, len(items)) + items
+    assert reason(dicom_bytes() + sequence) == "too_large"
+
+
+@pytest.mark.parametrize("high_bit", [15, 10, 0])
+def test_values_elsewhere_in_their_words_are_not_taken_for_pixels(
+    dicom_bytes: Bytes, high_bit: int
+) -> None:
+    """pydicom would cut their upper bits off without a word."""
+    assert reason(dicom_bytes(HighBit=high_bit)) == "unreadable_header"
+    assert reason(dicom_bytes(HighBit=None)) is None
+
+
+@pytest.mark.parametrize("descriptor", [[0, 0, 16], [4, 0, 8], [4096, 0, 0], [4, 0, 300]])
+def test_a_lookup_table_that_lies(dicom_dataset, encoded, descriptor) -> None:  # type: ignore[no-untyped-def]
+    table = Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = descriptor, "US"
+    table.add_new(0x00283006, "OW", bytes(8))
+    assert reason(encoded(dicom_dataset(ModalityLUTSequence=[table]))) == "unreadable_header"

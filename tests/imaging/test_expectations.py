@@ -3,10 +3,11 @@ import re
 
 import numpy as np
 import pytest
+from manifest_rows import manifest_row
 
 from imaging.config import Range, ValidationConfig
 from imaging.expectations import check, failures, flawless, write_report
-from imaging.manifest import STATISTICS, read_manifest, write_manifest
+from imaging.manifest import read_manifest, write_manifest
 from lineage.digest import tree_digest
 
 CONFIG = ValidationConfig(minimum_images=10, modalities=("DX",))
@@ -16,27 +17,18 @@ N = 40
 def row(i):
     rng = np.random.default_rng(i)
     low, middle, high = sorted(rng.uniform(0.1, 0.9, 3))
-    return {
-        "instance_uid": f"2.25.{i + 1}",
-        "patient_id": f"p{i // 2}",
-        "path": f"images/{i}.dcm",
-        "source_format": "dicom",
-        "sha256": f"{i:064x}",
-        "pixel_sha256": f"{i:064x}",
-        "file_bytes": 1000,
-        "label": i % 2,
-        "sex": "FM"[i % 2],
-        "age_years": 20.0 + i,
-        "modality": "DX",
-        "rows": 64,
-        "columns": 64,
-        "bits_stored": 12,
-        "pixel_spacing_mm": 0.2,
-        **dict.fromkeys(STATISTICS, 0.3),
-        "intensity_p01": low,
-        "intensity_p50": middle,
-        "intensity_p99": high,
-    }
+    return manifest_row(
+        i + 1,
+        patient_id=f"p{i // 2}",
+        label=i % 2,
+        sex="FM"[i % 2],
+        age_years=20.0 + i,
+        modality="DX",
+        pixel_spacing_mm=0.2,
+        intensity_p01=low,
+        intensity_p50=middle,
+        intensity_p99=high,
+    )
 
 
 def outcomes(directory, changes=(), config=CONFIG, counts=None):

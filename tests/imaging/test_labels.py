@@ -91,3 +91,33 @@ def test_files_match_by_their_ending_when_only_one_can_be_meant() -> None:
     assert match_files(["1/y.png", "2/y.png"], ["y.png"]) == {}
     assert match_files(["y.png", "2/y.png"], ["y.png"]) == {"y.png": "y.png"}
     assert match_files(["my.png"], ["y.png"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("Quernstein^Adalbert,MRN-0012345\nOtto^Eva,MRN-0012346\n", {}),  # no header
+        (TABLE, {"column": "who", "classes": ("PA", "AP")}),  # a wrong column
+    ],
+)
+def test_no_message_quotes_what_may_be_a_patient(
+    tmp_path: Path, text: str, changes: dict[str, Any]
+) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        read_labels(path, config(**changes))
+    for identity in ("Quernstein", "MRN", "Eva", "P1", "P2"):
+        assert identity not in str(caught.value)
+
+
+def test_a_comma_too_many_moves_no_value(table: Path) -> None:
+    table.write_text("old,image,view,who,sex\nPA,a.png,AP,P1,F,\nPA,b.png,PA,P2,F,\n")
+    labels = read_labels(table, config())
+    assert {key: label.label for key, label in labels.items()} == {"a.png": 1, "b.png": 0}
+
+
+def test_two_columns_of_one_name_are_not_chosen_from(table: Path) -> None:
+    table.write_text("image,view,view,who,sex\na.png,PA,AP,P1,F\nb.png,AP,PA,P2,F\n")
+    with pytest.raises(BadInput, match="two columns 'view'"):
+        read_labels(table, config())

@@ -12,5 +12,5 @@ def test_a_path_is_found_and_a_missing_one_names_its_setting(home, tmp_path) -> 
 
 
 def test_no_traffic_and_no_champion_yet_are_empty_folders(home) -> None:
-    assert list(resolve(Source("traffic", ""), home).iterdir()) == []
+    assert list(resolve(Source("traffic", "captured:nobody"), home).iterdir()) == []
     assert list(resolve(Source("champion", "champion:nobody"), home).iterdir()) == []

@@ -1,7 +1,9 @@
 import multiprocessing
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -242,3 +244,48 @@ def test_asking_an_empty_workspace_makes_nothing(home: Workspace) -> None:
     assert registry.quick_champion("chest") is None
     assert registry.find_by_digest("chest", "0" * 64) is None
     assert not home.home.exists()
+
+
+@pytest.fixture
+def two(registry_home: Workspace, tmp_path: Path, verdict: Path) -> None:
+    """Version 1 is champion; version 2 was refused by its gate."""
+    registry.register_model("chest", folder(tmp_path / "1", "1"), PASS, {"verdict": verdict})
+    approval.approve("chest", "1", actor="ada", reason="good")
+    registry.move_champion("chest", "1", actor="step:deploy_canary", reason="released")
+    refused = {"verdict": "fail", "reason": "AUROC is 0.4"}
+    registry.register_model("chest", folder(tmp_path / "2", "2"), refused, {"verdict": verdict})
+
+
+def test_a_champion_whose_alias_was_deleted_is_still_champion(two: None) -> None:
+    """Or the next model would be compared with none, and pass."""
+    registry._client().delete_registered_model_alias("chest", "champion")
+    champion = registry.champion("chest")
+    assert champion is not None
+    assert champion.version == "1"
+    assert registry.quick_champion("chest") == champion.digest
+    again = registry.move_champion("chest", "1", actor="step:deploy_canary", reason="released")
+    assert again.aliases == ("champion",)
+    assert len([e for e in audit_log.entries() if e.action == "champion"]) == 1
+
+
+def test_an_alias_that_somebody_moved_is_not_believed(two: None) -> None:
+    """Or a refused model would be what the next is compared with, and what a rollback restores."""
+    registry._client().set_registered_model_alias("chest", "champion", "2")
+    for ask in (registry.champion, registry.quick_champion):
+        with pytest.raises(BadInput, match="somebody moved the alias; move it back to version 1"):
+            ask("chest")
+
+
+def test_nothing_is_decided_by_a_log_that_was_changed(two: None, home: Workspace) -> None:
+    """A refusal turned into a pass, in the log and in MLflow, must not be approved."""
+    with closing(sqlite3.connect(home.audit_log)) as db:
+        db.execute("DROP TRIGGER no_UPDATE")
+        db.execute("UPDATE entries SET new = replace(new, '\"fail\"', '\"pass\"') WHERE seq = 4")
+        db.commit()
+    registry.set_tags("chest", "2", {"verdict": "pass"})
+    assert registry.agrees(registry.get_version("chest", "2"))
+    with pytest.raises(BadInput, match="audit log was changed: row 4"):
+        approval.approve("chest", "2", actor="ada", reason="good")
+    with pytest.raises(BadInput, match="audit log was changed"):
+        registry.champion("chest")
+    registry.download(registry.get_version("chest", "2"))  # a reviewer may still look

@@ -39,7 +39,7 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def server(place):
     """The endpoint and a client that holds the token."""
-    endpoint = LocalEndpoint(place)
+    endpoint = LocalEndpoint(place, "chest")
     address = endpoint.start()
     token = place.secret(app.TOKEN).hex()
     with httpx.Client(
@@ -67,7 +67,7 @@ def ask(client, data, media_type=PNG, **headers):
 
 
 def lines(place):
-    files = sorted((place.endpoint / "captured").glob("*.jsonl"))
+    files = sorted((place.endpoint("chest") / "captured").glob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
@@ -189,7 +189,7 @@ def test_bad_images_are_the_callers_fault_and_are_captured(served, place):
         assert reply.json()["error"] == "bad_input" and reply.json()["sentence"].endswith(".")
         assert SECRET not in reply.text
     assert [line["error"] for line in lines(place)[before:]] == ["bad_input"] * len(bad)
-    assert SECRET not in (place.endpoint / "server.log").read_text()
+    assert SECRET not in (place.endpoint("chest") / "server.log").read_text()
 
 
 def test_what_is_wrong_at_the_door_is_told(served):
@@ -225,7 +225,7 @@ def test_a_failing_model_is_an_error_that_names_no_value(served, models, place):
 
 
 def test_what_cannot_be_recorded_is_not_answered(served, place):
-    captured, aside = place.endpoint / "captured", place.endpoint / "aside"
+    captured, aside = place.endpoint("chest") / "captured", place.endpoint("chest") / "aside"
     captured.rename(aside)
     captured.write_text("a file where the folder must be")
     reply = ask(served, png(1))
@@ -248,6 +248,26 @@ def test_shares_always_sum_to_one(served, models):
     assert shares(served.delete("/variants/v1")) == {"v2": 1.0}
     alone = served.put("/variants/v2", json=wanted)
     assert alone.status_code == 409 and "share must be 1" in alone.json()["sentence"]
+
+
+@pytest.mark.parametrize("text", ['{"v1": NaN}', '{"v1": NaN, "v2": 1}', '{"v1": "P"}', "[", "[]"])
+def test_shares_that_are_none_are_refused_and_not_repeated(served, text):
+    reply = served.put("/shares", content=text.encode())
+    assert reply.status_code in (409, 422) and "P" not in reply.json()["sentence"]
+    assert shares(served.get("/state")) == {"v1": 1.0}
+
+
+def test_a_share_just_above_one_can_be_restored(served):
+    assert shares(served.put("/shares", json={"v1": 1.0000009})) == {"v1": 1.0}
+
+
+def test_settings_have_no_room_for_a_large_body(served, models):
+    path, digest = models["v2"]
+    wanted = {"directory": str(path), "digest": digest, "version": "2", "share": float("nan")}
+    reply = served.put("/variants/v2", content=json.dumps(wanted).encode())
+    assert reply.status_code == 422 and "finite" in reply.json()["sentence"]
+    for place in ("/variants/v2", "/shares"):
+        assert served.put(place, content=(b" " * 2**16 for _ in range(3))).status_code == 413
 
 
 def shares(reply):

@@ -150,7 +150,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def endpoint(folder):
-    made = LocalEndpoint(Workspace(folder / "home"), timeout_s=10)
+    made = LocalEndpoint(Workspace(folder / "home"), "chest", timeout_s=10)
     yield made
     made.stop()
 

@@ -20,7 +20,7 @@ from serving.local_endpoint import LocalEndpoint
 
 @pytest.fixture
 def endpoint(home):
-    made = LocalEndpoint(home)
+    made = LocalEndpoint(home, "chest")
     yield made
     made.stop()
 
@@ -97,21 +97,21 @@ def test_an_answer_under_another_token_is_not_ours(endpoint, home):
     endpoint.start()
     address = endpoint.status()
     (home.home / "secrets" / "endpoint.token").write_text("ab" * 32)
-    assert LocalEndpoint(home).status() is None
+    assert LocalEndpoint(home, "chest").status() is None
     os.kill(address.pid, 15)
     os.waitpid(address.pid, 0)
 
 
 def test_a_second_server_of_one_workspace_ends_at_once(endpoint, home):
     endpoint.start()
-    command = [sys.executable, "-m", "serving.app", "--home", str(home.home)]
+    command = [sys.executable, "-m", "serving.app", "--home", str(home.home), "--model", "chest"]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 1 and "another endpoint" in second.stderr
     assert endpoint.status() is not None
 
 
 def test_ends_by_itself_when_idle(home):
-    endpoint = LocalEndpoint(home, idle_minutes=0.5 / 60)
+    endpoint = LocalEndpoint(home, "chest", idle_minutes=0.5 / 60)
     address = endpoint.start()
     os.waitpid(address.pid, 0)
     assert endpoint.status() is None and not (endpoint.folder / "endpoint.json").exists()
@@ -122,5 +122,5 @@ def test_a_server_that_hangs_is_ended_by_signal(endpoint, monkeypatch):
     address = endpoint.start()
     os.kill(address.pid, 19)  # SIGSTOP
     time.sleep(0.05)
-    assert LocalEndpoint(endpoint.place).stop()
+    assert LocalEndpoint(endpoint.place, "chest").stop()
     assert endpoint.status() is None
