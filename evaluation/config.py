@@ -13,9 +13,7 @@ def _no_switch(value: Any) -> Any:
 
 
 Grouping = Literal["sex", "age_band", "scanner"]
-Fraction = Annotated[
-    float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_no_switch)
-]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), BeforeValidator(_no_switch)]
 Number = Annotated[int, Field(ge=1), BeforeValidator(_no_switch)]
 
 

@@ -139,9 +139,10 @@ def take_snapshot(
         snapshot / DEIDENTIFICATION,
         {
             "verified": True,  # a leak would have ended the step above
-            "files": len(rows),
+            "dicom": sum(row["source_format"] == "dicom" for row in rows),
+            "pictures": sum(row["source_format"] == "image" for row in rows),
             "profile_edition": profile.EDITION,
-            "options": list(profile.APPLIED),
+            "options": profile.APPLIED,
             "policy_digest": profile.policy_digest(),
             "checks": dict.fromkeys(verify.CHECKS, 0),  # leaks found by each
         },

@@ -33,13 +33,20 @@ class Decision:
         return not self.actor.startswith(POLICY)
 
 
-def decision(name: str, version: str, model_digest: str, verdict_digest: str) -> Decision | None:
-    """Read the last decision on exactly this model under exactly this verdict; None if none."""
-    bound = {"model_digest": model_digest, "verdict_digest": verdict_digest}
+def decision(
+    name: str, version: str, model_digest: str, verdict_digest: str | None = None
+) -> Decision | None:
+    """Read the last decision on exactly this model under exactly this verdict; None if none.
+
+    Without a verdict, the last one under any: how a model that is in service came there.
+    """
     found = [
         Decision(entry.action == "approved", entry.actor, entry.reason, entry.at)
         for entry in audit_log.entries(f"{name}:{version}")
-        if entry.action in ("approved", "refused") and entry.new == bound
+        if entry.action in ("approved", "refused")
+        and entry.new
+        and entry.new["model_digest"] == model_digest
+        and verdict_digest in (None, entry.new["verdict_digest"])
     ]
     return found[-1] if found else None
 
@@ -99,7 +106,7 @@ def settle(config: PromotionConfig, name: str, version: str, verdict_digest: str
     Raises:
         BadInput: The verdict is not the one that the version is registered with.
     """
-    from registry.mlflow_registry import attested, get_version  # see _decide
+    from registry.mlflow_registry import attested, champion, get_version  # see _decide
 
     if config.policy:
         return apply_policy(config.policy, name, version, verdict_digest)
@@ -110,6 +117,11 @@ def settle(config: PromotionConfig, name: str, version: str, verdict_digest: str
     known = decision(name, version, found.digest, verdict_digest)
     if known and known.by_person:
         return known
+    # Each re-run judges the champion anew, against itself; that asks nobody to let it in again.
+    serving = champion(name)
+    let_in = decision(name, version, found.digest)
+    if serving and serving.version == version and let_in and let_in.approved and let_in.by_person:
+        return let_in
     way = f"lightbox approve {name}:{version} --reason …"
     return Decision(False, "", f"waits for approval: {way}", "")
 

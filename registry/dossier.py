@@ -62,8 +62,7 @@ def as_text(document: Mapping[str, Any]) -> str:
             [
                 f"{counts['read']} of {counts['found']} files read, "
                 f"{counts['set_aside']} set aside, {counts['patients']} patients",
-                f"de-identification {_verified(marks)}, PS3.15 {marks['profile_edition']}, "
-                f"options {', '.join(map(str, marks['options'])) or 'none'}",
+                *_deidentification(marks),
                 f"splits {data['splits_digest'][:12]}, test set {data['test_set_digest'][:12]}",
             ],
         ),
@@ -121,7 +120,7 @@ def as_html(document: Mapping[str, Any]) -> str:
         standing=_standing(document),
         trust=_trust(document["audit"]),
         marks=MARKS,
-        deidentified=_verified(document["data"]["deidentification"]),
+        deidentification=_deidentification(document["data"]["deidentification"]),
         ordered_steps=list(_ordered(document["steps"])),
         forest=_forest(document["evaluation"]),
         digests=_digests(document),
@@ -141,16 +140,21 @@ def interval(found: Mapping[str, Any]) -> str:
 def _standing(document: Mapping[str, Any]) -> str:
     """One line on what this version may do."""
     outcome, approval = document["verdict"]["outcome"], document["approval"]
+    approved = approval is not None and approval["approved"]
+    if document["service"] and document["service"][-1]["until"] is None:
+        if outcome == "pass" and approved:
+            return f"in service, approved by {approval['actor']}"
+        # It came into service lawfully, and somebody or some later test changed their mind.
+        said = f"refused by {approval['actor']}" if approval and not approved else "not approved"
+        return f"IN SERVICE, although {said if outcome == 'pass' else 'its latest gate says no'}"
     if outcome != "pass":
         return (
             "refused by the gate" if outcome == "fail" else "not passed: the gate was inconclusive"
         )
     if approval is None:
         return "passed the gate, waits for approval"
-    if not approval["approved"]:
+    if not approved:
         return f"passed the gate, refused by {approval['actor']}"
-    if document["service"] and document["service"][-1]["until"] is None:
-        return f"in service, approved by {approval['actor']}"
     return f"approved by {approval['actor']}, not in service"
 
 
@@ -243,8 +247,17 @@ def _ordered(steps: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from ((step, steps[step]) for step in STEPS if step in steps)
 
 
-def _verified(marks: Mapping[str, Any]) -> str:
-    return "verified" if marks["verified"] else "NOT verified"
+def _deidentification(marks: Mapping[str, Any]) -> list[str]:
+    """What was done, and what nobody did."""
+    told = []
+    if marks["dicom"]:
+        options = "; ".join(f"{code} {meaning}" for code, meaning in marks["options"].items())
+        edition = f"PS3.15 Table E.1-1, {marks['profile_edition']}"
+        told.append(f"{marks['dicom']} DICOM files by {edition}: {options}")
+    if marks["pictures"]:
+        told.append(f"{marks['pictures']} pictures written anew without any metadata")
+    checked = "every written file was checked" if marks["verified"] else "NOT checked"
+    return [*told, f"{checked}; text in the pixels was not looked for"]
 
 
 def _words(name: str) -> str:

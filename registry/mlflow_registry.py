@@ -155,7 +155,9 @@ def move_champion(name: str, version: str, *, actor: str, reason: str) -> Versio
             tags are not what was registered.
     """
     with _lock():
-        new, old = require_approved(get_version(name, version)), champion(name)
+        new, old = get_version(name, version), champion(name)
+        if old is None or old.version != new.version:
+            require_approved(new)
         aliased = CHAMPION in new.aliases
         if old is None or old.version != new.version:
             # The log first: a move that nobody can account for is worse than one noted twice.

@@ -139,7 +139,9 @@ def test_the_receipt_holds_only_for_what_is_champion_and_served(first, second, p
 def test_what_is_in_service_is_not_walked_again(second, folder, data, place):
     values, told, release = deploy(folder, data, second[0], "-again")
     assert values.released and "already in service" in values.reason and told["looks"] == []
-    assert LocalEndpoint(place, NAME).served() == {second[0].digest: 1.0} and still_released(release)
+    assert LocalEndpoint(place, NAME).served() == {second[0].digest: 1.0} and still_released(
+        release
+    )
 
 
 def test_a_bad_challenger_leaves_the_champion(second, folder, data, place):

@@ -47,7 +47,8 @@ def parts(folder: Path, *, seed: int = 1, outcome: str = "pass") -> dict[str, Pa
     pd.DataFrame({"instance_uid": ["2.25.1"]}).to_parquet(made["snapshot"] / "manifest.parquet")
     counts = {"found": 61, "read": 60, "set_aside": 1, "reasons": {"no_label": 1}, "patients": 40}
     _write(made["snapshot"] / "counts.json", counts)
-    marks = {"verified": True, "files": 60, "profile_edition": "2026c", "options": ["113107"]}
+    marks = {"verified": True, "dicom": 60, "pictures": 0}
+    marks |= {"profile_edition": "2026c", "options": {"113107": "Modified Dates Option"}}
     _write(made["snapshot"] / "deidentification.json", marks)
     _write(made["splits"] / "splits.json", {"train": 30, "validation": 15, "test": 15})
     save_file({"weight": np.full(3, seed, np.float32)}, made["model"] / "model.safetensors")

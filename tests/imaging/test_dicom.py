@@ -1,11 +1,13 @@
 import struct
 import zlib
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -194,7 +196,10 @@ def test_a_codestream_larger_than_its_header_says_meets_no_decoder(
     Image.fromarray(picture).save(buffer, kind, **options)
     honest = buffer.getvalue()
     header = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
-    assert reason(encoded(compressed(dicom_dataset(picture, **header), honest, syntax))) is None
+    assert read(encoded(compressed(dicom_dataset(picture, **header), honest, syntax))).shape == (
+        8,
+        6,
+    )
     huge, start = bytearray(honest), honest.index(marker)
     for field in fields:
         struct.pack_into(">LL" if kind == "JPEG2000" else ">HH", huge, start + field, 60000, 60000)
@@ -216,10 +221,10 @@ def test_values_elsewhere_in_their_words_are_not_taken_for_pixels(
 ) -> None:
     """pydicom would cut their upper bits off without a word."""
     assert reason(dicom_bytes(HighBit=high_bit)) == "unreadable_header"
-    assert reason(dicom_bytes(HighBit=None)) is None
+    assert read(dicom_bytes(HighBit=None)).shape == (8, 6)
 
 
-@pytest.mark.parametrize("descriptor", [[0, 0, 16], [4, 0, 8], [4096, 0, 0], [4, 0, 300]])
+@pytest.mark.parametrize("descriptor", [[0, 0, 16], [4096, 0, 0], [4, 0, 300]])
 def test_a_lookup_table_that_lies(dicom_dataset, encoded, descriptor) -> None:  # type: ignore[no-untyped-def]
     table = Dataset()
     table.LUTDescriptor, table.ModalityLUTType = descriptor, "US"

@@ -8,7 +8,7 @@ from lineage.workspace import Workspace
 from registry import audit_log
 from registry.approval import approve, decision, refuse, settle
 from registry.config import Policy, PromotionConfig
-from registry.mlflow_registry import Version, get_version, register_model
+from registry.mlflow_registry import Version, get_version, move_champion, register_model
 
 MANUAL = PromotionConfig()
 DEMO = PromotionConfig(approver="policy", policy=Policy(name="demo", min_patients=50))
@@ -132,3 +132,27 @@ def test_a_person_cannot_sign_as_a_policy(registry_home: Workspace, tmp_path: Pa
     for decide in (approve, refuse):
         with pytest.raises(BadInput, match="names a policy"):
             decide("chest", "1", actor="policy:demo", reason="good")
+
+
+def judged_again(folder: Path) -> Version:
+    """The same model under a new verdict, as each run that compares it with itself brings one."""
+    (folder / "verdict" / "file.json").write_text("pass, once more")
+    tags = {"verdict": "pass", "reason": "again", "test_patients": "120"}
+    return register_model("chest", folder / "model", tags, {"verdict": folder / "verdict"})
+
+
+def test_the_model_in_service_needs_no_second_approval(
+    registry_home: Workspace, tmp_path: Path
+) -> None:
+    registered(tmp_path)
+    let_in = approve("chest", "1", actor="ada", reason="read the dossier")
+    assert not settled(MANUAL, judged_again(tmp_path)).approved  # not in service yet
+    approve("chest", "1", actor="ada", reason="read it again")
+    move_champion("chest", "1", actor="step:deploy_canary", reason="released")
+    (tmp_path / "verdict" / "more.json").write_text("{}")
+    again = judged_again(tmp_path)
+    assert settled(MANUAL, again).approved
+    assert move_champion("chest", "1", actor="step:deploy_canary", reason="released")
+    refuse("chest", "1", actor="ada", reason="a fault was found")
+    assert not settled(MANUAL, again).approved
+    assert let_in.approved
