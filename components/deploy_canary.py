@@ -11,6 +11,7 @@ from components.runtime import main
 from imaging.pixels import DICOM, JPEG, PNG
 from imaging.splits import read_splits
 from lineage.errors import BadInput, StepFailed
+from lineage.files import write_json
 from lineage.workspace import workspace
 from registry import mlflow_registry as registry
 from serving.canary import Outcome, Release, Study, restore, run_canary
@@ -88,7 +89,7 @@ def deploy_canary(
         "outcome": ending.pop("kind"),
         **ending,
     }
-    (release / "release.json").write_text(json.dumps(told, indent=2, allow_nan=False) + "\n")
+    write_json(release / "release.json", told)
     if outcome.kind == "unknown":
         raise StepFailed(f"{outcome.reason}; then {outcome.mismatch}: look at the endpoint")
     if outcome.kind == "released":

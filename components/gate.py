@@ -9,6 +9,7 @@ from components.runtime import main
 from evaluation.config import GatingConfig
 from evaluation.decision import decide
 from lineage.errors import BadInput
+from lineage.files import write_json
 
 
 class Gated(NamedTuple):
@@ -29,18 +30,13 @@ def gate(config: GatingConfig, metrics: Input, verdict: Output) -> Gated:
     except (FileNotFoundError, ValueError) as error:
         raise BadInput("metrics.json is missing or no JSON; run the evaluate step again") from error
     ruled = decide(found, config.rules)
-    (verdict / "verdict.json").write_text(
-        json.dumps(
-            {
-                "outcome": ruled.outcome,
-                "passed": ruled.passed,
-                "rules": [asdict(ruling) for ruling in ruled.rules],
-                "reason": ruled.reason,
-            },
-            indent=2,
-        )
-        + "\n"
-    )
+    told = {
+        "outcome": ruled.outcome,
+        "passed": ruled.passed,
+        "rules": [asdict(ruling) for ruling in ruled.rules],
+        "reason": ruled.reason,
+    }
+    write_json(verdict / "verdict.json", told)
     return Gated(ruled.passed, ruled.reason)
 
 

@@ -2,10 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-Report = Callable[[int, int, str], None]  # done, total, a short note such as "loss 0.31"
+from lineage.progress import Report
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from components.contract import Input, Output, component
 from components.runtime import main
 from lineage.digest import tree_digest
+from lineage.files import write_json
 from registry.approval import decision, settle
 from registry.config import PromotionConfig
 
@@ -51,7 +52,7 @@ def promote(config: PromotionConfig, version: Input, verdict: Input, approval: O
         "model_digest": made["model_digest"],
         "verdict_digest": verdict_digest,
     }
-    (approval / "approval.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(approval / "approval.json", facts)
     return Promoted(decided.approved, decided.reason)
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from components.contract import Input, Output, component
 from components.runtime import main
+from lineage.files import write_json
 from registry.config import RegistrationConfig
 from registry.mlflow_registry import quick_tags
 from registry.registry import register as register_with_evidence
@@ -60,7 +61,7 @@ def register(
         "reason": made.reason,
         "run_id": made.run_id,
     }
-    (version / "version.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(version / "version.json", facts)
     return Registered(f"{made.name}:{made.version}")
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from components.contract import Input, Output, component
 from components.runtime import main
 from imaging.manifest import read_manifest
+from lineage.files import write_json
 from lineage.workspace import workspace
 from monitoring.config import RetrainingConfig
 from monitoring.report import FACTS
@@ -19,7 +20,6 @@ from monitoring.retraining import (
     last_asked,
     newly_labelled,
     read_requests,
-    write_request,
 )
 
 
@@ -65,8 +65,8 @@ def retrain(
             "at": now.isoformat(timespec="seconds"),
         }
         if decision.status in (REQUESTED, "waiting: labels needed"):
-            write_request(content, here.requests / f"{name}.json")
-    write_request(content, request / REQUEST)
+            write_json(here.requests / f"{name}.json", content)
+    write_json(request / REQUEST, content)
     return Retraining(requested=content["status"] == REQUESTED, reason=content["reason"])
 
 

@@ -1,6 +1,5 @@
 """What is demanded of a snapshot before anything is learned from it: a Great Expectations suite."""
 
-import json
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from imaging.config import Range, ValidationConfig
 from imaging.manifest import STATISTICS
+from lineage.files import write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +93,7 @@ def write_report(outcomes: Sequence[Outcome], images: int, report: Path) -> None
     """Write `validation.json`, and the same as one page that needs no network."""
     passed = all(o["passed"] for o in outcomes)
     facts = {"passed": passed, "images": images, "expectations": outcomes}
-    (report / VALIDATION).write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(report / VALIDATION, facts)
     (report / PAGE).write_text(_page(outcomes, images))
 
 

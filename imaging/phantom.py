@@ -12,7 +12,7 @@ de-identification has to find.
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-Report = Callable[[int, int, str], None]
+from lineage.progress import Report
 
 CLASSES = ("absent", "present")
 BITS_STORED = 12

@@ -7,7 +7,6 @@ to know them all: labels, duplicates, conflicts. Identities stay in memory.
 import csv
 import hashlib
 import io
-import json
 import logging
 import os
 import stat
@@ -23,9 +22,11 @@ from imaging.config import IngestionConfig
 from imaging.manifest import write_manifest
 from imaging.reasons import SetAside
 from imaging.statistics import image_statistics
-from imaging.worker import Report, map_isolated
+from imaging.worker import map_isolated
 from lineage.digest import RECORD, keyed_digest, tree_digest
 from lineage.errors import BadInput, StepFailed
+from lineage.files import write_json
+from lineage.progress import Report
 from lineage.workspace import workspace
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ def take_snapshot(
         "labels_without_image": len(label_of.keys() - set(keyed)),
     }
     _write_set_aside(set_aside, snapshot, key)
-    _write_json(snapshot / COUNTS, counts)
-    _write_json(
+    write_json(snapshot / COUNTS, counts)
+    write_json(
         snapshot / DEIDENTIFICATION,
         {
             "verified": True,  # a leak would have ended the step above
@@ -454,7 +455,3 @@ def _write_set_aside(set_aside: Sequence[tuple[str, str]], snapshot: Path, key: 
     )
     table = pa.Table.from_pylist([{"path_digest": d, "reason": r} for d, r in rows], schema=schema)
     pq.write_table(table, snapshot / SET_ASIDE, compression="zstd")
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")

@@ -27,6 +27,7 @@ from imaging.config import SplittingConfig
 from imaging.manifest import age_band
 from lineage.digest import keyed_digest
 from lineage.errors import BadInput, StepFailed
+from lineage.files import write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,7 +173,7 @@ def write_splits(splits: "pd.DataFrame", counts: Mapping[str, Any], directory: P
     schema = pa.schema([(c, pa.int8() if c == "label" else pa.string()) for c in COLUMNS])
     table = pa.Table.from_pandas(splits, schema=schema, preserve_index=False)
     pq.write_table(table.replace_schema_metadata(None), directory / SPLITS, compression="zstd")
-    (directory / COUNTS).write_text(json.dumps(counts, indent=2) + "\n")
+    write_json(directory / COUNTS, counts)
 
 
 def read_splits(directory: Path) -> "pd.DataFrame":

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lineage.errors import StepFailed
-
-Report = Callable[[int, int, str], None]
+from lineage.progress import Report
 
 DECODER_ABORTED = {"reason": "decoder_aborted"}
 TOO_SLOW = {"reason": "too_slow"}

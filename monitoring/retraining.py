@@ -12,7 +12,6 @@ from imaging.deidentify import Pseudonyms
 from imaging.labels import read_labels
 from lineage.digest import digest, file_digest
 from lineage.errors import BadInput
-from lineage.files import write_json
 from monitoring.config import RetrainingConfig
 from monitoring.report import FACTS
 
@@ -117,11 +116,6 @@ def last_asked(requests: Collection[dict[str, Any]]) -> datetime | None:
     """When a new model was last asked for; a request that still waits for labels is no asking."""
     times = [datetime.fromisoformat(r["at"]) for r in requests if r.get("status") == REQUESTED]
     return max(times, default=None)
-
-
-def write_request(request: dict[str, Any], path: Path) -> None:
-    """Write or replace a request in one go: whoever looks sees all of it or none."""
-    write_json(path, request)
 
 
 def _text(time: datetime | None) -> str:

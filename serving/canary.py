@@ -13,7 +13,7 @@ one replayed list for both variants; chances are over which request met which va
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,12 @@ from typing import Literal
 import numpy as np
 
 from lineage.errors import BadInput, StepFailed
+from lineage.progress import Report
 from serving.config import DeploymentConfig
 from serving.target import Answer, Target, Variant
 
 Decision = Literal["pass", "fail", "inconclusive"]
 Interval = tuple[float, float]
-Report = Callable[[int, int, str], None]
 _CHECKS = 4  # errors, latency, scores, flags: those that chance can fail
 
 

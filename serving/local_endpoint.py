@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lineage.errors import BadInput, StepFailed
+from lineage.progress import Report
 from lineage.workspace import Workspace
 from serving.app import TOKEN
 from serving.target import Answer, Tag, Variant
@@ -22,7 +23,6 @@ from serving.target import Answer, Tag, Variant
 if TYPE_CHECKING:
     import httpx
 
-Report = Callable[[int, int, str], None]
 _LOAD_TIMEOUT_S = 300.0  # a model's first load imports the preprocessing library
 _STOP_TIMEOUT_S = 15.0
 

@@ -14,16 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from imaging.preprocess import Preprocess, Transform, compose
 from lineage.digest import tree_digest
 from lineage.errors import BadInput, StepFailed
+from lineage.model_files import refuse_executable
 
-# How a file of each allowed kind begins; nothing that could hold a pickle is among them.
-# ONNX has no signature: its first field is ir_version, whose protobuf tag is 0x08.
-# A safetensors header follows its own length (8 bytes).
-_BEGINNINGS: dict[str, tuple[int, tuple[bytes, ...]]] = {
-    ".onnx": (0, (b"\x08",)),
-    ".safetensors": (8, (b"{",)),
-    ".json": (0, (b"{", b"[")),
-    ".parquet": (0, (b"PAR1",)),
-}
 _ROUNDING = 1e-4  # how far a resampled image may leave 0..1
 
 
@@ -68,7 +60,9 @@ class Predictor:
             BadInput: The digest differs, a file is missing, is of a kind that is not expected in
                 a model directory, or model.onnx and model.json do not fit together.
         """
-        _refuse_strange_files(directory)
+        if not directory.is_dir():
+            raise BadInput("the model's place is no directory; name the one that train wrote")
+        refuse_executable(directory)
         found = tree_digest(directory)
         if digest is not None and found != digest:
             raise BadInput(
@@ -124,27 +118,6 @@ class Predictor:
         Not in batches: a score must not depend, not even in its last bit, on the images beside it.
         """
         return np.fromiter(map(self.predict, images), dtype=np.float64)
-
-
-def _refuse_strange_files(directory: Path) -> None:
-    if not directory.is_dir():
-        raise BadInput(f"{directory} is no directory; a model is the directory that train writes")
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory).as_posix()
-        if path.is_symlink():
-            raise BadInput(f"model file {name} is a link; a model directory holds its own files")
-        if path.is_dir():
-            continue
-        if path.suffix not in _BEGINNINGS:
-            raise BadInput(
-                f"model directory holds {name}; only {', '.join(_BEGINNINGS)} are loaded here, "
-                "never pickles or archives: remove it or export the model again"
-            )
-        offset, allowed = _BEGINNINGS[path.suffix]
-        with path.open("rb") as file:
-            beginning = file.read(offset + 4)[offset:]
-        if not beginning.startswith(allowed):
-            raise BadInput(f"model file {name} does not begin as a {path.suffix} file does")
 
 
 def _read_card(directory: Path) -> _Card:

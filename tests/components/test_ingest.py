@@ -201,7 +201,7 @@ def test_nothing_that_identifies_is_in_the_snapshot(
     assert proof["verified"] is True
     assert (proof["dicom"], proof["pictures"]) == (1, 1)
     assert proof["profile_edition"] == "2026c"
-    assert proof["options"] == ["113100", "113107", "113108"]
+    assert list(proof["options"]) == ["113100", "113107", "113108"]
 
 
 def test_ingesting_again_gives_the_same_bytes_and_another_key_other_names(

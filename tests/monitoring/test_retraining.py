@@ -7,6 +7,7 @@ import pytest
 from imaging.config import Labels
 from imaging.deidentify import Pseudonyms
 from lineage.errors import BadInput
+from lineage.files import write_json
 from monitoring.config import RetrainingConfig
 from monitoring.retraining import (
     cause_of,
@@ -14,7 +15,6 @@ from monitoring.retraining import (
     last_asked,
     newly_labelled,
     read_requests,
-    write_request,
 )
 
 KEY = bytes(range(32))
@@ -113,10 +113,10 @@ def test_only_what_was_asked_for_counts_as_asked(tmp_path):
         ("c", "waiting: labels needed", 3),
     ):
         at = datetime(2026, 1, day, tzinfo=UTC).isoformat()
-        write_request({"status": status, "at": at}, folder / f"{name}.json")
+        write_json(folder / f"{name}.json", {"status": status, "at": at})
     requests = read_requests(folder)
     assert set(requests) == {"a", "b", "c"}
     assert last_asked(requests.values()) == datetime(2026, 1, 2, tzinfo=UTC)
-    write_request({"status": "requested", "at": NOW.isoformat()}, folder / "c.json")
+    write_json(folder / "c.json", {"status": "requested", "at": NOW.isoformat()})
     assert json.loads((folder / "c.json").read_text())["status"] == "requested"
     assert len(list(folder.iterdir())) == 3  # no drafts left behind
