@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imaging import deidentify, dicom, labels, pixels, profile, verify
+from imaging.acquisition import acquisition, text
 from imaging.config import IngestionConfig
 from imaging.manifest import write_manifest
 from imaging.reasons import SetAside
@@ -160,13 +161,13 @@ def keep_map(outcome: Outcome, snapshot: Path, key: bytes) -> Path:
     folder = workspace().home / "secrets" / "set_aside"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{tree_digest(snapshot)}.csv"
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("path_digest", "reason", "file"))
     writer.writerows((path_digest(file, key), reason, file) for file, reason in outcome.set_aside)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
-        stream.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        stream.write(table.getvalue().encode("utf-8", "surrogateescape"))
     return path
 
 
@@ -217,7 +218,7 @@ def _read(path: Path) -> tuple[bytes, str]:
 
 def _examine_dicom(data: bytes, facts: Facts, snapshot: Path, names: deidentify.Pseudonyms) -> None:
     source = dicom.parse(data)
-    facts["keys"] = {name: _text(source, name) for name in KEYS}
+    facts["keys"] = {name: text(source, name) for name in KEYS}
     stored = dicom.stored_pixels(source)
     if not facts["keys"]["SOPInstanceUID"]:
         raise SetAside("no_instance_uid")
@@ -238,29 +239,20 @@ def _examine_dicom(data: bytes, facts: Facts, snapshot: Path, names: deidentify.
     )
     facts["row"] = {
         "instance_uid": uid,
-        "series_uid": _text(target, "SeriesInstanceUID"),
-        "study_uid": _text(target, "StudyInstanceUID"),
+        "series_uid": text(target, "SeriesInstanceUID"),
+        "study_uid": text(target, "StudyInstanceUID"),
         "patient_id": patient,
         "path": path,
         "source_format": "dicom",
         "sha256": hashlib.sha256(written).hexdigest(),
         "pixel_sha256": pixel_sha256,
-        "sex": _text(target, "PatientSex"),
-        "age_years": deidentify.age_years(_text(target, "PatientAge")),
-        "scanner": " ".join(
-            filter(None, (_text(target, "Manufacturer"), _text(target, "ManufacturerModelName")))
-        ),
-        "modality": _text(target, "Modality"),
-        "manufacturer": _text(target, "Manufacturer"),
-        "model_name": _text(target, "ManufacturerModelName"),
-        "view_position": _text(target, "ViewPosition"),
-        "photometric_interpretation": _text(target, "PhotometricInterpretation"),
+        "sex": text(target, "PatientSex"),
+        "age_years": deidentify.age_years(text(target, "PatientAge")),
         "transfer_syntax": str(source.file_meta.TransferSyntaxUID),
-        "study_date": _text(target, "StudyDate"),
+        "study_date": text(target, "StudyDate"),
         "rows": seen.shape[0],
         "columns": seen.shape[1],
-        "bits_stored": int(target.BitsStored),
-        "pixel_spacing_mm": _spacing(target),
+        **acquisition(target),
         **image_statistics(seen),
     }
 
@@ -318,29 +310,12 @@ def _write_checked(
 
 
 def _may_show_text(source: "Dataset") -> bool:
-    declared = _text(source, "BurnedInAnnotation")
+    declared = text(source, "BurnedInAnnotation")
     if declared is not None:
         return declared.upper() != "NO"
-    sop_class = _text(source, "SOPClassUID") or ""
+    sop_class = text(source, "SOPClassUID") or ""
     captured = sop_class == SECONDARY_CAPTURE or sop_class.startswith(SECONDARY_CAPTURE + ".")
-    return _text(source, "Modality") in ANNOTATING or captured
-
-
-def _text(dataset: "Dataset", keyword: str) -> str | None:
-    try:
-        value = dataset.get(keyword)
-    except Exception:
-        return None  # a value that does not decode says nothing
-    return None if value is None else str(value).strip(" \0") or None
-
-
-def _spacing(target: "Dataset") -> float | None:
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-        try:
-            return float(target.get(keyword)[0])
-        except (IndexError, TypeError, ValueError):
-            continue
-    return None
+    return text(source, "Modality") in ANNOTATING or captured
 
 
 def _refuse_leaks(results: Sequence[Facts]) -> None:

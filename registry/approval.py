@@ -127,8 +127,9 @@ def settle(config: PromotionConfig, name: str, version: str, verdict_digest: str
 
 
 def _person(actor: str) -> str:
-    if actor.startswith(POLICY):
-        raise BadInput(f"{actor!r} names a policy: sign with the name of a person")
+    kind, colon, _ = actor.partition(":")
+    if colon and kind != "person":
+        raise BadInput(f"{actor!r} names no person: sign with the name of one")
     return actor
 
 

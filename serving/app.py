@@ -36,6 +36,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from imaging import dicom, pixels
+from imaging.acquisition import acquisition
 from imaging.pixels import DICOM, JPEG, PNG
 from imaging.statistics import image_statistics
 from lineage.errors import BadInput, StepFailed
@@ -53,14 +54,6 @@ BODY_TIMEOUT_S = 60.0
 TOKEN = "endpoint.token"  # noqa: S105 - the secret's name in the workspace
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _ROUNDING = 1e-6
-
-_KEYWORDS = {
-    "modality": "Modality",
-    "manufacturer": "Manufacturer",
-    "model_name": "ManufacturerModelName",
-    "view_position": "ViewPosition",
-    "photometric_interpretation": "PhotometricInterpretation",
-}
 
 T = TypeVar("T")
 
@@ -273,31 +266,7 @@ def _read(data: bytes, media_type: str) -> tuple[np.ndarray, dict[str, Any]]:
         return pixels.scale_picture(stored), facts
     dataset = dicom.parse(data)
     image = dicom.as_seen(dataset, dicom.stored_pixels(dataset))
-    return image, {**_header(dataset), "rows": image.shape[0], "columns": image.shape[1]}
-
-
-def _header(dataset: Any) -> dict[str, Any]:
-    """The fields of `HEADER_FIELDS`, spelt as the manifest spells them, so that both compare."""
-
-    def value(keyword: str) -> Any:
-        try:
-            return dataset.get(keyword)
-        except Exception:
-            return None  # a value that does not decode says nothing
-
-    header: dict[str, Any] = {
-        name: str(found).strip(" \0") or None
-        for name, keyword in _KEYWORDS.items()
-        if (found := value(keyword)) is not None
-    }
-    made_by = (header.get("manufacturer"), header.get("model_name"))
-    header["scanner"] = " ".join(filter(None, made_by)) or None
-    with suppress(TypeError, ValueError):
-        header["bits_stored"] = int(value("BitsStored") or dataset.BitsAllocated)
-    for keyword in ("ImagerPixelSpacing", "PixelSpacing"):  # the later one wins
-        with suppress(IndexError, TypeError, ValueError):
-            header["pixel_spacing_mm"] = float(value(keyword)[0])
-    return header
+    return image, {**acquisition(dataset), "rows": image.shape[0], "columns": image.shape[1]}
 
 
 def _guard_decoders() -> None:

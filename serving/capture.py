@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from imaging.acquisition import PLAIN
 from imaging.manifest import HEADER_FIELDS, STATISTICS
 from serving.target import Tag
 
 _NUMBERS = {"rows", "columns", "bits_stored", "pixel_spacing_mm"}
 # No caret: it separates the parts of a person's name in DICOM (PS3.5, 6.2.1).
-_TEXT = re.compile(r"[A-Za-z0-9 ._/()+,-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def _line(record: Record, now: datetime) -> dict[str, Any]:
 def _header_value(name: str, value: Any) -> str | float | None:
     if name in _NUMBERS:
         return _number(value)
-    return value if isinstance(value, str) and _TEXT.fullmatch(value) else None
+    return value if isinstance(value, str) and PLAIN.fullmatch(value) else None
 
 
 def _number(value: Any) -> float | None:

@@ -230,3 +230,17 @@ def test_a_lookup_table_that_lies(dicom_dataset, encoded, descriptor) -> None:  
     table.LUTDescriptor, table.ModalityLUTType = descriptor, "US"
     table.add_new(0x00283006, "OW", bytes(8))
     assert reason(encoded(dicom_dataset(ModalityLUTSequence=[table]))) == "unreadable_header"
+
+
+def test_run_lengths_of_more_than_the_picture_meet_no_decoder(dicom_dataset, encoded) -> None:  # type: ignore[no-untyped-def]
+    """A picture of 48 pixels could otherwise unpack to 64 times the bytes that were sent."""
+    picture = np.zeros((8, 6), np.uint8)
+    header = struct.pack("<16L", 1, 64, *[0] * 14)
+    attributes = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    for runs, fits in ((1, True), (10_000, False)):
+        dataset = dicom_dataset(picture, **attributes)
+        data = encoded(compressed(dataset, header + b"\xd1\0" * runs, RLELossless))
+        if fits:
+            assert not read(data).any()
+        else:
+            assert reason(data) == "undecodable_pixels"

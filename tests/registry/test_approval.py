@@ -130,7 +130,7 @@ def test_a_persons_word_outranks_a_policy(registry_home: Workspace, tmp_path: Pa
 def test_a_person_cannot_sign_as_a_policy(registry_home: Workspace, tmp_path: Path) -> None:
     registered(tmp_path)
     for decide in (approve, refuse):
-        with pytest.raises(BadInput, match="names a policy"):
+        with pytest.raises(BadInput, match="names no person"):
             decide("chest", "1", actor="policy:demo", reason="good")
 
 
