@@ -104,7 +104,8 @@ def _upper_bound(metrics: Any, rule: UpperBound) -> Ruling:
         return Ruling(rule.rule, "pass", f"{found.text}: at most {rule.at_most:g}")
     if low > rule.at_most:
         return Ruling(rule.rule, "fail", f"{found.text}: above {rule.at_most:g}")
-    return Ruling(rule.rule, "inconclusive", f"{found.text}: {rule.at_most:g} lies within")
+    unsure = f"{found.text}: too uncertain, the interval holds the limit {rule.at_most:g}"
+    return Ruling(rule.rule, "inconclusive", unsure)
 
 
 def _minimum_n(metrics: Any, rule: MinimumN) -> Ruling:
@@ -207,7 +208,7 @@ def _above(found: _Evidence, at_least: float) -> tuple[Outcome, str]:
         return "pass", f"{found.text}: at least {at_least:g}"
     if high < at_least:
         return "fail", f"{found.text}: below {at_least:g}"
-    return "inconclusive", f"{found.text}: {at_least:g} lies within"
+    return "inconclusive", f"{found.text}: too uncertain, the interval holds the limit {at_least:g}"
 
 
 def _at(found: Any, *keys: str) -> Any:
