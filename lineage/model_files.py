@@ -32,6 +32,8 @@ def refuse_executable(model: Path) -> None:
             raise BadInput(f"model file {name} is a link; a model directory holds its own files")
         if path.is_dir():
             continue
+        if not path.is_file():
+            raise BadInput(f"model file {name} is no regular file: export the model again")
         if path.suffix not in KINDS:
             raise BadInput(
                 f"model directory holds {name}; only {', '.join(KINDS)} are allowed, "

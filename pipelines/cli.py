@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a step failed, 2 bad input, 3 the gate refused, 4 waits fo
 5 the canary was rolled back.
 """
 
+import errno
 import getpass
 import json
 import logging
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lineage.workspace import Workspace
     from pipelines.backends.local import Run
 
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 SET = click.option(
@@ -48,6 +50,10 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("LIGHTBOX_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.errno in FULL_OR_CLOSED:
+            told = f"error: the workspace cannot be written ({error.strerror}); nothing is "
+            click.echo(told + "half-written, and the same command goes on from here.", err=True)
+            sys.exit(1)
         # The message of an unforeseen error may quote data, so only its kind and place are told.
         click.echo(f"error: {type(error).__name__} at {_place(error)}; this is a defect.", err=True)
         click.echo("LIGHTBOX_DEBUG=1 shows the whole traceback, which may quote data.", err=True)

@@ -159,6 +159,7 @@ class _Walk:
         self.tell(self.run, state)
         inputs = {name: self.locate(origin) for name, origin in step.inputs.items()}
         contents = {name: tree_digest(path) for name, path in inputs.items()}
+        self._refuse_changed(step, contents)
         parts = self._key_parts(step, contents)
         state.key = digest("step", parts)
         state.why = self._why(step.name, parts)
@@ -176,6 +177,17 @@ class _Walk:
         write_json(self.store.root / "latest" / f"{step.name}.json", parts)
         self.save()
         self.tell(self.run, state)
+
+    def _refuse_changed(self, step: Step, contents: dict[str, str]) -> None:
+        """An object's name is its content; one edited while the run goes on is no longer it."""
+        for name, origin in step.inputs.items():
+            if isinstance(origin, Port):
+                made = self.run.step(origin.step.name).outputs[origin.name]
+                if contents[name] != made:
+                    raise StepFailed(
+                        f"{origin.step.name}.{origin.name} was changed after it was made; "
+                        "the same command again makes it anew"
+                    )
 
     def _execute(
         self, step: Step, parts: dict[str, Any], inputs: dict[str, Path], contents: dict[str, str]

@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -44,3 +45,9 @@ def test_a_link_is_refused_wherever_it_leads(tmp_path: Path) -> None:
     (tmp_path / "model" / "model.json").symlink_to(tmp_path / "real.json")
     with pytest.raises(BadInput, match="is a link"):
         refuse_executable(tmp_path / "model")
+
+
+def test_a_pipe_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.json")
+    with pytest.raises(BadInput, match="no regular file"):
+        refuse_executable(tmp_path)

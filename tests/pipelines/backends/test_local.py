@@ -98,6 +98,18 @@ def test_a_tampered_output_is_noticed_and_made_again(home, source, journal) -> N
     assert words.read_text().startswith("x")
 
 
+def test_an_output_that_is_edited_while_the_run_goes_on_is_not_used(home, source, journal) -> None:
+    def meddle(run: local.Run, step: local.StepState) -> None:
+        if step.name == "read" and step.state == "ran":
+            (home.store / "objects" / step.outputs["words"] / "words.txt").write_text("x" * 999)
+
+    run = local.run(toy(journal, source), home, lambda source: Path(source.uri), tell=meddle)
+    assert (run.outcome, executions(journal)) == ("failed", ["read"])
+    assert "read.words was changed after it was made" in run.reason
+    again = walk(toy(journal, source), home)
+    assert (again.outcome, states(again)["read"]) == ("done", "ran")
+
+
 def test_a_torn_record_counts_as_never_done(home, source, journal) -> None:
     first = walk(toy(journal, source), home)
     record = home.store / "steps" / f"{first.step('read').key}.json"
