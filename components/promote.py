@@ -8,8 +8,9 @@ from components.contract import Input, Output, component
 from components.runtime import main
 from lineage.digest import tree_digest
 from lineage.files import write_json
-from registry.approval import decision, settle
+from registry.approval import settle
 from registry.config import PromotionConfig
+from registry.decisions import decision
 
 
 class Promoted(NamedTuple):

@@ -9,7 +9,7 @@ from components.runtime import main
 from lineage.files import write_json
 from registry.config import RegistrationConfig
 from registry.mlflow_registry import quick_tags
-from registry.registry import register as register_with_evidence
+from registry.registration import register as register_with_evidence
 
 
 class Registered(NamedTuple):

@@ -5,50 +5,11 @@ changed model or a new verdict waits for a decision of its own (21 CFR 11.70: an
 moved to another record). That the approver is not the author is not checked yet.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from lineage.errors import BadInput
 from registry import audit_log
 from registry.config import Policy, PromotionConfig
-
-if TYPE_CHECKING:
-    from registry.mlflow_registry import Version
-
-POLICY = "policy:"  # an actor of this kind is a rule, not a person
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was decided last on a model under a verdict; `at` is UTC, ISO 8601."""
-
-    approved: bool
-    actor: str
-    reason: str
-    at: str
-
-    @property
-    def by_person(self) -> bool:
-        """False for a decision that a policy took."""
-        return not self.actor.startswith(POLICY)
-
-
-def decision(
-    name: str, version: str, model_digest: str, verdict_digest: str | None = None
-) -> Decision | None:
-    """Read the last decision on exactly this model under exactly this verdict; None if none.
-
-    Without a verdict, the last one under any: how a model that is in service came there.
-    """
-    found = [
-        Decision(entry.action == "approved", entry.actor, entry.reason, entry.at)
-        for entry in audit_log.entries(f"{name}:{version}")
-        if entry.action in ("approved", "refused")
-        and entry.new
-        and entry.new["model_digest"] == model_digest
-        and verdict_digest in (None, entry.new["verdict_digest"])
-    ]
-    return found[-1] if found else None
+from registry.decisions import POLICY, Decision, decision
+from registry.mlflow_registry import Version, attested, champion, get_version, set_tags
 
 
 def approve(
@@ -83,8 +44,6 @@ def apply_policy(policy: Policy, name: str, version: str, verdict_digest: str) -
     Raises:
         BadInput: As `approve`.
     """
-    from registry.mlflow_registry import attested, get_version  # see _decide
-
     found = attested(get_version(name, version))
     _same_verdict(found, verdict_digest)
     known = decision(name, version, found.digest, verdict_digest)
@@ -106,8 +65,6 @@ def settle(config: PromotionConfig, name: str, version: str, verdict_digest: str
     Raises:
         BadInput: The verdict is not the one that the version is registered with.
     """
-    from registry.mlflow_registry import attested, champion, get_version  # see _decide
-
     if config.policy:
         return apply_policy(config.policy, name, version, verdict_digest)
     found = attested(get_version(name, version))
@@ -136,9 +93,6 @@ def _person(actor: str) -> str:
 def _decide(
     approved: bool, name: str, version: str, actor: str, reason: str, verdict_digest: str | None
 ) -> Decision:
-    # Here, not above: the registry asks this module whether a version may become champion.
-    from registry.mlflow_registry import attested, get_version, set_tags
-
     found = attested(get_version(name, version))
     subject, current = f"{name}:{version}", found.tags.get("verdict_digest", "")
     if approved and found.verdict != "pass":
@@ -170,7 +124,7 @@ def _decide(
     return Decision(approved, actor, reason, entry.at)
 
 
-def _same_verdict(found: "Version", verdict_digest: str) -> None:
+def _same_verdict(found: Version, verdict_digest: str) -> None:
     if found.tags.get("verdict_digest") != verdict_digest:
         raise BadInput(
             f"{found.name}:{found.version} is registered with another verdict than this one: "

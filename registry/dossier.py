@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from registry import audit_log
-from registry.approval import decision
+from registry.decisions import decision
 from registry.mlflow_registry import Version, agrees, download, get_version
 
 TEMPLATE = Path(__file__).with_name("dossier.html")

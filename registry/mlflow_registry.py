@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 from lineage.digest import tree_digest
 from lineage.errors import BadInput
 from lineage.workspace import workspace
-from registry import approval, audit_log
+from registry import audit_log
+from registry.decisions import decision
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -204,7 +205,7 @@ def require_approved(version: Version) -> Version:
         BadInput: It did not, or its tags are not what was registered.
     """
     verdict_digest = attested(version).tags.get("verdict_digest", "")
-    known = approval.decision(version.name, version.version, version.digest, verdict_digest)
+    known = decision(version.name, version.version, version.digest, verdict_digest)
     if version.verdict != "pass" or known is None or not known.approved:
         raise BadInput(f"{version.name}:{version.version} is not approved, so it cannot serve")
     return version

@@ -6,8 +6,9 @@ from lineage.digest import tree_digest
 from lineage.errors import BadInput
 from lineage.workspace import Workspace
 from registry import audit_log
-from registry.approval import approve, decision, refuse, settle
+from registry.approval import approve, refuse, settle
 from registry.config import Policy, PromotionConfig
+from registry.decisions import decision
 from registry.mlflow_registry import Version, get_version, move_champion, register_model
 
 MANUAL = PromotionConfig()

@@ -13,7 +13,7 @@ from lineage.workspace import Workspace
 from registry import audit_log, dossier
 from registry.approval import approve
 from registry.mlflow_registry import move_champion, register_model, set_tags
-from registry.registry import register
+from registry.registration import register
 
 
 @pytest.fixture(scope="module")
