@@ -1,6 +1,7 @@
 """Run a pipeline here, in this process, one step after another, reusing finished work."""
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -20,6 +21,7 @@ from lineage.workspace import Workspace
 from pipelines.backends.store import Made, Store
 from pipelines.graph import Fail, Node, Pipeline, Port, Source, Step, When
 
+log = logging.getLogger(__name__)
 Resolve = Callable[[Source], Path]
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -171,7 +173,7 @@ class _Walk:
                 made = made if step.component.receipt(**paths) else None
             state.state = "reused" if made else "ran"
             if made is None:
-                made = self._execute(step, parts, inputs, contents)
+                made = self._tried(step, parts, inputs, contents)
         state.values, state.outputs = made.values, made.outputs
         state.seconds = round(time.perf_counter() - started, 3)
         write_json(self.store.root / "latest" / f"{step.name}.json", parts)
@@ -188,6 +190,19 @@ class _Walk:
                         f"{origin.step.name}.{origin.name} was changed after it was made; "
                         "the same command again makes it anew"
                     )
+
+    def _tried(
+        self, step: Step, parts: dict[str, Any], inputs: dict[str, Path], contents: dict[str, str]
+    ) -> Made:
+        """Execute, and again as often as the component allows; a "no" is not tried again."""
+        for _ in range(step.component.retries):
+            try:
+                return self._execute(step, parts, inputs, contents)
+            except (BadInput, StepFailed):
+                raise
+            except Exception as error:  # its text may quote data
+                log.warning("%s ended with %s; trying again", step.name, type(error).__name__)
+        return self._execute(step, parts, inputs, contents)
 
     def _execute(
         self, step: Step, parts: dict[str, Any], inputs: dict[str, Path], contents: dict[str, str]

@@ -57,6 +57,16 @@ def announce(config: Settings, verdict: Input, notice: Output) -> None:
     (notice / "where.txt").write_text(str(board))
 
 
+@component(retries=2)
+def stumbles(config: Settings, words: Input, report: Output) -> None:
+    """Fail as a network does: at the first two attempts, leaving rubbish."""
+    assert not list(report.iterdir())
+    note(config, "stumbles")
+    (report / "rubbish.txt").write_text("half")
+    if Path(config.journal).read_text().count("stumbles") < int(config.level):
+        raise ConnectionError("gone")
+
+
 @component()
 def breaks(config: Settings, words: Input, report: Output) -> None:
     """Write a report, then say no."""

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toys import Settings, announce, breaks, judge, read
+from toys import Settings, announce, breaks, judge, read, stumbles
 
 from lineage.errors import BadInput
 from lineage.record import read_record
@@ -125,6 +125,22 @@ def test_what_a_failing_step_wrote_is_kept(home, source, journal) -> None:
     kept = home.runs / run.id / "failed" / "breaks" / "report" / "why.txt"
     assert kept.read_text() == "because"
     assert not list((home.store / "building").iterdir())
+
+
+@pytest.mark.parametrize(("good_at", "tries"), [(3, 3), (4, 3)])
+def test_a_stumbling_step_is_tried_as_often_as_it_allows(
+    home, source, journal, good_at, tries
+) -> None:
+    config = Settings(journal=str(journal), level=good_at)
+    first = Step(read, config, source=Source("source", str(source)))
+    pipeline = Pipeline("p", [first, Step(stumbles, config, words=first["words"])])
+    if good_at <= tries:
+        assert walk(pipeline, home).outcome == "done"
+    else:
+        with pytest.raises(ConnectionError):
+            walk(pipeline, home)
+        assert local.past_runs(home)[0].outcome == "failed"
+    assert executions(journal).count("stumbles") == tries
 
 
 def test_every_output_says_what_made_it(home, source, journal) -> None:
