@@ -14,7 +14,7 @@ from typing import Any
 
 from registry import audit_log
 from registry.decisions import decision
-from registry.mlflow_registry import Version, agrees, download, get_version
+from registry.mlflow_registry import Version, agrees, download, find_by_digest, get_version
 
 TEMPLATE = Path(__file__).with_name("dossier.html")
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -35,10 +35,13 @@ def lineage(name: str, version: str) -> dict[str, Any]:
     log = audit_log.entries()
     fault = audit_log.verify()
     seq, newest = audit_log.head()
+    former = (document["evaluation"]["champion"] or {}).get("digest")
+    rival = find_by_digest(name, former) if former else None
     decided = decision(name, found.version, found.digest, found.tags.get("verdict_digest", ""))
     return {
         "version": {**asdict(found), "aliases": list(found.aliases), "tags": dict(found.tags)},
         **document,
+        "compared_with": f"{name}:{rival.version}" if rival else former,
         "approval": asdict(decided) if decided else None,
         "service": _service(found, log),
         "audit": {
@@ -80,7 +83,8 @@ def as_text(document: Mapping[str, Any]) -> str:
             ],
         ),
         (
-            f"evaluation on {evaluation['n_patients']} test patients",
+            f"evaluation on {evaluation['n_patients']} test patients, "
+            + (f"against {document['compared_with']}" if document["compared_with"] else "alone"),
             [
                 f"{_words(metric):28} {interval(found)}"
                 for found_in in (evaluation["metrics"], evaluation["comparison"] or {})
@@ -90,6 +94,14 @@ def as_text(document: Mapping[str, Any]) -> str:
         (
             f"gate: {document['verdict']['outcome']}",
             [f"{MARKS[r['outcome']]} {r['sentence']}" for r in document["verdict"]["rules"]],
+        ),
+        (
+            "service",
+            [
+                f"from {s['from'][:19]}Z until {s['until'][:19] + 'Z' if s['until'] else 'now'}"
+                for s in document["service"]
+            ]
+            or ["never"],
         ),
         (
             "who, when, why",

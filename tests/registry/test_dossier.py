@@ -111,7 +111,10 @@ def test_a_whole_without_a_number_still_makes_a_page(served: dict[str, Any]) -> 
     evaluation = json.loads(json.dumps(served["1"]["evaluation"])) | {"comparison": None}
     nothing = evaluation["subgroups"]["age_band"]["<40"]["auroc"]
     evaluation["metrics"] = dict.fromkeys(evaluation["metrics"], nothing)
-    document = served["1"] | {"evaluation": evaluation | {"champion": None}}
+    document = served["1"] | {
+        "evaluation": evaluation | {"champion": None},
+        "compared_with": None,
+    }
     page = words(dossier.as_html(document))
     assert "no number: 2 patients, 10 are needed" in page
     assert "no champion to compare with" in page
