@@ -90,13 +90,22 @@ def test_the_new_model_met_the_old_one_on_the_same_patients(lightbox) -> None:
 
 
 def test_the_endpoint_serves_the_champion_and_nothing_else(lightbox) -> None:
-    state = lightbox.json("endpoint", "status")
+    (state,) = lightbox.json("endpoint", "status")
+    assert state["model"] == "phantom-finding"
     (champion,) = [m for m in lightbox.json("models") if "champion" in m["aliases"]]
     assert [(v["digest"], v["share"]) for v in state["variants"]] == [(champion["digest"], 1.0)]
     scan = next(p for p in (lightbox.folder / "demo/phantom/scans").rglob("*") if p.is_file())
     answer = lightbox.json("predict", str(scan))
     assert answer["digest"] == champion["digest"]
     assert answer["label"] in ("absent", "present")
+
+
+def test_a_stopped_endpoint_stays_stopped_until_it_is_started(lightbox) -> None:
+    scan = next(p for p in (lightbox.folder / "demo/phantom/scans").rglob("*") if p.is_file())
+    assert lightbox.json("endpoint", "stop", "phantom-finding") == {"phantom-finding": True}
+    assert "lightbox endpoint start" in lightbox("predict", str(scan), code=2).stderr
+    lightbox("endpoint", "start")
+    assert lightbox.json("predict", str(scan))["model"] == "phantom-finding"
 
 
 def test_the_same_command_again_reuses_every_pure_step(lightbox) -> None:
@@ -178,6 +187,10 @@ def test_no_identity_leaves_the_door(lightbox) -> None:
         (("predict", CONFIG), "neither DICOM, PNG nor JPEG"),
         (("predict", "nowhere.dcm"), "cannot be read"),
         (("approve", "phantom-finding:99", "--reason", "x"), "99"),
+        (("approve", "phantom-finding", "--reason", "x"), "say which version"),
+        (("approve", "phantom-finding:3", "--reason", " "), "--reason is empty"),
+        (("endpoint", "stop", "phantom"), "was never in service here"),
+        (("lineage", "phantom-finding:3", "--html", "nowhere/x.html"), "cannot be written"),
     ],
 )
 def test_bad_input_is_one_clear_sentence(lightbox, args, told) -> None:

@@ -303,7 +303,7 @@ class Forgetful(LocalEndpoint):
 
 
 def test_a_target_that_breaks_on_the_way_is_rolled_back(in_service, champion, pictures, tmp_path):
-    broken = Broken(in_service.place, timeout_s=10)
+    broken = Broken(in_service.place, in_service.model, timeout_s=10)
     new = release("2", make_model(tmp_path / "m"))
     outcome = run_canary(broken, new, champion, studies(pictures, new.directory), FAST)
     assert outcome.kind == "rolled back" and "shares cannot be set" in outcome.reason
@@ -311,7 +311,7 @@ def test_a_target_that_breaks_on_the_way_is_rolled_back(in_service, champion, pi
 
 
 def test_an_end_state_that_is_not_as_wanted_is_a_failure(in_service, champion, pictures, tmp_path):
-    forgetful = Forgetful(in_service.place, timeout_s=10)
+    forgetful = Forgetful(in_service.place, in_service.model, timeout_s=10)
     new = release("2", make_model(tmp_path / "m"))
     outcome = run_canary(forgetful, new, champion, studies(pictures, new.directory), FAST)
     assert outcome.kind == "unknown"
