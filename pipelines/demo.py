@@ -159,17 +159,24 @@ def _say(console: "Console", started: float, text: str) -> None:
 def _closing_table(home: Workspace, console: "Console", seconds: float) -> None:
     from rich.table import Table
 
+    from registry import dossier
     from registry.mlflow_registry import versions
     from serving.local_endpoint import LocalEndpoint
 
     console.print(f"\n[bold]After {seconds:.0f} seconds[/]")
     table = Table(box=None, pad_edge=False)
-    for header in ("model", "verdict", "in production", "why"):
-        table.add_column(header, no_wrap=True, overflow="ellipsis")
-    for version in versions(None):
-        verdict = f"[{'green' if version.verdict == 'pass' else 'red'}]{version.verdict}[/]"
-        champion = "champion" if "champion" in version.aliases else ""
-        table.add_row(f"{version.name}:{version.version}", verdict, champion, version.reason)
+    for header in ("model", "verdict", "AUROC on the test split", "against the champion", "now"):
+        table.add_column(header, no_wrap=True)
+    for version in versions(MODEL):
+        tested = dossier.lineage(MODEL, version.version)["evaluation"]
+        difference = (tested["comparison"] or {}).get("auroc_difference")
+        table.add_row(
+            f"{version.name}:{version.version}",
+            f"[{'green' if version.verdict == 'pass' else 'red'}]{version.verdict}[/]",
+            dossier.interval(tested["metrics"]["auroc"]),
+            dossier.interval(difference) if difference else "none yet",
+            "in production" if "champion" in version.aliases else "",
+        )
     console.print(table)
     endpoint = LocalEndpoint(home, MODEL)
     variants = endpoint.state() if endpoint.status() else ()

@@ -239,12 +239,9 @@ class _Walk:
         last = read_json(path)
         if last is None:
             return "first time"
-        changed = [
-            f"{part} {inner}" if inner else part
-            for part in parts
-            for inner in _differing(parts[part], last.get(part))
-        ]
-        return ", ".join(changed) + " changed" if changed else "unchanged"
+        differing = {part: _differing(parts[part], last.get(part)) for part in parts}
+        changed = [f"{part} {', '.join(d)}".strip() for part, d in differing.items() if d]
+        return "; ".join(changed) + " changed" if changed else "unchanged"
 
     def _folder(self) -> Path:
         return self.workspace.runs / self.run.id
