@@ -277,7 +277,8 @@ LOAD_TIME = re.compile(r"20[0-9]{6}T[0-9]{6}\.[0-9]{6}Z(?=</span>)")
 STYLE = """<style>
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#1b2733;background:#fff}
 table{border-collapse:collapse;margin:1rem 0}
-td,th{border:1px solid #cfd8e0;padding:.35rem .6rem;text-align:left;vertical-align:top}
+td,th{border:1px solid #cfd8e0;padding:.35rem .6rem;text-align:left;vertical-align:top;
+overflow-wrap:anywhere}small{color:#51606d}
 .failed,.text-danger{color:#a3150f}.passed,.text-success{color:#1a6b34}
 code{font-size:13px;word-break:break-all}svg,.modal{display:none}
 </style>"""
@@ -317,15 +318,14 @@ def _page(outcomes: Sequence[Outcome], images: int) -> str:
         more = len(o["instance_uids"]) - 20
         cells = (
             f"<span class={word}>{word}</span>",
-            escape(o["expectation"]),
-            escape(o["column"] or "table"),
-            escape(_arguments(o)),
             escape(o["why"]),
+            escape(o["column"] or "table"),
             escape(str(seen)),
             named + (f"<br>and {more} more in {VALIDATION}" if more > 0 else ""),
+            f"<small>{escape(o['expectation'])}: {escape(_arguments(o))}</small>",
         )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = ("", "expectation", "column", "demands", "why", "observed", "images")
+    heads = ("", "what is asked", "column", "observed", "images", "expectation")
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>{STYLE}"
         f"<h1>{title}</h1><p>{images} images, {len(outcomes)} expectations, {failed} failed. "

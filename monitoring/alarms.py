@@ -58,7 +58,8 @@ def judge(found: Sequence[Difference], n_current: int, config: MonitoringConfig)
     )
     outcome: Outcome = "drift" if len(drifted) >= config.minimum_drifted_columns else "no drift"
     listed = "".join(
-        f"; {j.difference.column} (adjusted p {j.adjusted_p:.1g}, effect {j.difference.effect:.2f})"
+        f"; {j.difference.column} (effect {j.difference.effect:.2g}, "
+        f"adjusted {p_text(j.adjusted_p)})"
         for j in drifted[:5]
     )
     return Verdict(
@@ -69,6 +70,11 @@ def judge(found: Sequence[Difference], n_current: int, config: MonitoringConfig)
         ),
         columns=judged,
     )
+
+
+def p_text(p: float) -> str:
+    """A p-value as people write it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _floor(difference: Difference, config: MonitoringConfig) -> float:

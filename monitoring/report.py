@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lineage.files import write_json
-from monitoring.alarms import Verdict
+from monitoring.alarms import Verdict, p_text
 from monitoring.config import MonitoringConfig
-from monitoring.drift import Column, register_homogeneity
+from monitoring.drift import HOMOGENEITY, Column, register_homogeneity
 
 FACTS = "drift.json"
 PAGE = "drift.html"
@@ -20,6 +20,9 @@ OFFLINE = (
     "script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     'img-src data: blob:; font-src data:">'
 )
+
+TABLE = '<table border=1 cellpadding=5 style="border-collapse:collapse">'
+TESTS = {"ks": "Kolmogorov-Smirnov", HOMOGENEITY: "chi-square, homogeneity"}
 
 
 def write_facts(
@@ -109,21 +112,24 @@ def _evidently(columns: Sequence[Column], config: MonitoringConfig) -> str:
 
 def _verdict(verdict: Verdict) -> str:
     rows = "".join(
-        f"<tr><td>{escape(j.difference.column)}<td>{j.difference.method}"
-        f"<td>{j.difference.p_value:.3g}<td>{j.adjusted_p:.3g}<td>{j.difference.effect:.3f}"
+        f"<tr><td>{'<b>drifted</b>' if j.drifted else ''}<td>{escape(j.difference.column)}"
+        f"<td>{j.difference.effect:.2f}<td>{p_text(j.adjusted_p)}"
+        f"<td>{TESTS.get(j.difference.method, j.difference.method)}"
         f"<td>{j.difference.n_reference}<td>{j.difference.n_current}"
-        f"<td>{'drifted' if j.drifted else ''}"
         for j in sorted(verdict.columns, key=lambda j: (not j.drifted, j.adjusted_p))
     )
-    heads = ("column", "test", "p", "adjusted p", "effect", "reference", "current", "")
+    heads = ("", "column", "effect", "adjusted p", "test", "images before", "requests now")
     table = "".join(f"<th>{head}" for head in heads)
     note = (
-        "<p>Below, Evidently's view of each column on its own: neither corrected for the number "
-        "of columns nor weighed by the size of the difference, so it may call more of them drift."
+        "<p>Effect: for numbers, the distance in standard deviations of the reference; for "
+        "categories, the Jensen-Shannon divergence, from 0 to 1. Scores count validation images "
+        "only, as those of training images are not what new ones get.<p>Below, Evidently's view of "
+        "each column on its own: neither corrected for the number of columns nor weighed by the "
+        "size of the difference, so it may call more of them drift."
     )
     return (
         '<section style="font:15px/1.5 system-ui,sans-serif;margin:2rem">'
         f"<h1>{verdict.outcome.capitalize()}</h1><p>{escape(verdict.sentence)}</p>"
-        + (f"<table border=1 cellpadding=4><tr>{table}{rows}</table>{note}" if rows else "")
+        + (f"{TABLE}<tr>{table}{rows}</table>{note}" if rows else "")
         + "</section>"
     )

@@ -56,7 +56,7 @@ def test_an_alarm_can_demand_several_columns():
     assert verdict.outcome == "drift"
     assert verdict.sentence == (
         "drift: 2 of 2 columns drifted over 300 requests; an alarm takes 2; "
-        "a (adjusted p 2e-09, effect 1.00); b (adjusted p 1e-08, effect 0.30)"
+        "a (effect 1, adjusted p < 0.001); b (effect 0.3, adjusted p < 0.001)"
     )
 
 
