@@ -37,6 +37,7 @@ check: install  ## style, types, layers, docs
 	$(BIN)/python -m pytest tests/test_docs.py
 
 clean:  ## remove all that the above made
-	-@test ! -x $(BIN)/lightbox || $(BIN)/lightbox endpoint stop >/dev/null 2>&1
+	-@test ! -x $(BIN)/lightbox || for home in .lightbox .lightbox/demo; do \
+		LIGHTBOX_HOME=$$home $(BIN)/lightbox endpoint stop >/dev/null 2>&1; done
 	rm -rf $(VENV) .lightbox .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
