@@ -15,7 +15,7 @@ class DeploymentConfig(BaseModel):
     extensions: int = Field(default=3, ge=0)
     timeout_s: float = Field(default=5.0, gt=0)  # a slower answer is an error
 
-    # The judgement; see serving/canary.py. A healthy challenger fails with this chance at most,
+    # The judgement; see serving/judgement.py. A healthy challenger fails with this chance at most,
     # over all looks and checks together.
     false_rollback: float = Field(default=0.02, gt=0, lt=0.5)
     error_margin: float = Field(default=0.10, gt=0, lt=1)  # more errors than the champion
