@@ -471,7 +471,7 @@ def _version(model: str) -> tuple[str, str]:
         return name, best.version
     if not (found := versions(name)):
         raise BadInput(f"no model is named {name!r}; `lightbox models` lists them")
-    return name, found[0].version
+    return name, found[-1].version
 
 
 def _outcome(word: str) -> str:

@@ -126,6 +126,8 @@ def test_a_changed_threshold_changes_the_outcome(lightbox) -> None:
     assert run["outcome"] == "refused"
     assert "0.999" in run["reason"]
     assert {m["verdict"] for m in lightbox.json("models") if m["name"] == "strict"} == {"fail"}
+    # Without a version and a champion, the newest is meant.
+    assert lightbox.json("lineage", "strict")["version"]["version"] == "1"
 
 
 def test_without_a_policy_a_run_waits_for_a_person(lightbox) -> None:
