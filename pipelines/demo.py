@@ -182,6 +182,7 @@ def _closing_table(home: Workspace, console: "Console", seconds: float) -> None:
     variants = endpoint.state() if endpoint.status() else ()
     serving = ", ".join(f"version {v.version} answers {v.share:.0%}" for v in variants)
     console.print(f"endpoint: {serving or 'not running'}")
+    console.print(f"reports:  {home.runs}, a folder per run", soft_wrap=True)
     for run in local.past_runs(home):
         watched = [s for s in run.steps if s.name == "monitor_drift" and s.values.get("drifted")]
         if watched:

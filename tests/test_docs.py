@@ -65,3 +65,16 @@ def test_every_step_of_the_picture_is_a_step_of_the_pipeline() -> None:
     assert [name for name in COMPONENTS if f"{name}[" in picture or f"{name}{{" in picture] == (
         COMPONENTS
     )
+
+
+def test_settings_named_in_the_docs_and_in_the_help_exist() -> None:
+    from pipelines.config import LifecycleConfig
+
+    texts = [page.read_text() for page in PAGES]
+    texts += [command.help or "" for _, command in commands(cli)]
+    keys = {key for text in texts for key in re.findall(r"--set '?([a-z_]+(?:\.[a-z_]+)+)=", text)}
+    assert keys
+    for key in keys:
+        section, *rest = key.split(".")
+        model = LifecycleConfig.model_fields[section].annotation
+        assert isinstance(model, type) and rest[0] in model.model_fields, key
