@@ -90,7 +90,7 @@ class LocalEndpoint:
     def start(self) -> Address:
         """Start it unless it runs; it comes back with the variants and shares that it last had.
 
-        The process is detached: it outlives this one, and logs to `endpoint/server.log`.
+        The process is detached: it outlives this one, and logs to `server.log` in its folder.
 
         Raises:
             StepFailed: It did not come up in time.
@@ -120,7 +120,7 @@ class LocalEndpoint:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            raise StepFailed("the endpoint did not start; endpoint/server.log may say why")
+            raise StepFailed("the endpoint did not start; server.log in its folder may say why")
 
     def stop(self) -> bool:
         """End it; True if there was one.
