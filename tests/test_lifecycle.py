@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.timeout(900)  # a demo takes a minute, and minutes on a busy machine
 CONFIG = str(ROOT / "configs" / "phantom.yaml")
 
 
@@ -33,7 +34,7 @@ class Command:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=600,
         )
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
