@@ -22,7 +22,7 @@ def text(dataset: "Dataset", keyword: str) -> str | None:
     """An attribute's value as text, or None if it is absent, empty or does not decode."""
     try:
         value = dataset.get(keyword)
-    except Exception:
+    except Exception:  # pydicom's decoders raise anything
         return None  # a value that does not decode says nothing
     return None if value is None else str(value).strip(" \0") or None
 

@@ -228,7 +228,7 @@ def encode(dataset: "Dataset") -> bytes:
         pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
     except MemoryError:
         raise SetAside("too_large") from None
-    except Exception:
+    except Exception:  # pydicom's writer raises anything, and what it says may quote a value
         raise SetAside("not_rewritable") from None
     return buffer.getvalue()
 

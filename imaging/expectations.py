@@ -297,7 +297,8 @@ def _make_offline(data_docs: Path) -> None:
         for pattern in NEEDLESS:
             html = re.sub(pattern, "", html, flags=re.DOTALL)
         names = {uuid: f"id-{i}" for i, uuid in enumerate(dict.fromkeys(UUID.findall(html)))}
-        html = UUID.sub(lambda match: names[match.group()], html)  # noqa: B023
+        for uuid, name in names.items():
+            html = html.replace(uuid, name)
         html = LOAD_TIME.sub("", html)
         page.write_text(
             html.replace("<head>", f"<head>{SAFE}", 1).replace("</head>", f"{STYLE}</head>", 1)

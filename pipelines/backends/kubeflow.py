@@ -101,7 +101,7 @@ def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
                         task.set_caching_options(False)
                     case When():
                         told = tasks[node.condition.step].outputs[_said(node.condition.name)]
-                        with dsl.If(told == True, node.condition.name):  # noqa: E712
+                        with dsl.If(told == True, node.condition.name):  # noqa: E712  kfp builds a condition of it
                             emit(node.then)
                         if node.otherwise:
                             with dsl.Else(f"not-{node.condition.name}"):
@@ -173,7 +173,7 @@ def _place(task: dsl.PipelineTask, step: Step, settings: KubeflowSettings) -> ds
     if need.gpus:
         task.set_accelerator_type(settings.gpu_resource).set_accelerator_limit(need.gpus)
         # PyTorch's loader workers share batches through /dev/shm; the 64 MiB default starves them.
-        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory")  # noqa: S108
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory")  # noqa: S108  a mount in the container
         for label, value in settings.gpu_node_selector.items():
             kubernetes.add_node_selector(task, label, value)
     kubernetes.mount_pvc(task, settings.workspace_claim, HOME)

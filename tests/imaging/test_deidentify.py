@@ -29,8 +29,16 @@ BY_VR = {
 Made = Callable[..., Dataset]
 
 
-def process(source: Dataset, tmp_path: Path, spoil: Callable[[Dataset], None] | None = None):  # type: ignore[no-untyped-def]
-    """As the examiner does it: clean, write, check. `spoil` stands for a rule that failed."""
+def process(  # type: ignore[no-untyped-def]
+    source: Dataset,
+    tmp_path: Path,
+    spoil: Callable[[Dataset], None] | None = None,
+    damage: Callable[[bytes], bytes] = bytes,
+):
+    """As the examiner does it: clean, write, check.
+
+    `spoil` stands for a rule that failed, `damage` for a writer that did.
+    """
     parsed = dicom.parse(deidentify.encode(source))
     stored = dicom.stored_pixels(parsed)
     before = verify.describe(parsed, pixel_digest(dicom.as_seen(parsed, stored)))
@@ -39,7 +47,7 @@ def process(source: Dataset, tmp_path: Path, spoil: Callable[[Dataset], None] | 
     if spoil:
         spoil(target)
     path = tmp_path / "written.dcm"
-    path.write_bytes(deidentify.encode(target))
+    path.write_bytes(damage(deidentify.encode(target)))
     leaks = verify.verify(path, before, pseudonym, deidentify.method())
     return pydicom.dcmread(path), leaks, path.read_bytes()
 
@@ -286,6 +294,18 @@ def test_the_check_finds_a_rule_that_failed(dicom_dataset: Made, tmp_path: Path,
     _, leaks, _ = process(dicom_dataset(StudyTime="101500"), tmp_path, spoil)
     assert verify.Leak(check, attribute) in leaks
     assert "Quernstein" not in str(leaks)
+
+
+def test_what_the_check_cannot_read_is_not_clean(dicom_dataset: Made, tmp_path: Path) -> None:
+    def time(target: Dataset) -> None:
+        target.AcquisitionDuration = 1.0  # a double, so eight bytes
+
+    def garble(data: bytes) -> bytes:
+        start = data.index(b"\x18\x00\x73\x90FD\x08\x00")
+        return data[: start + 6] + b"\x04\x00Jane" + data[start + 16 :]
+
+    _, leaks, _ = process(dicom_dataset(), tmp_path, time, garble)
+    assert verify.Leak("attributes", "00189073") in leaks
 
 
 def test_every_rule_of_the_table_is_checked(dicom_dataset: Made, tmp_path: Path) -> None:
