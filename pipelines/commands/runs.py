@@ -1,0 +1,131 @@
+"""Runs: start one, draw it, look at those that were."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipelines.commands.options import (
+    CONFIG,
+    JSON,
+    SET,
+    WATCH,
+    coloured,
+    print_json,
+    print_rich,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from pipelines.backends.local import Run
+
+
+@click.command()
+@CONFIG
+@SET
+@JSON
+def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Walk the pipeline with the settings of CONFIG; finished work is reused.
+
+    \b
+    Example: lightbox run configs/phantom.yaml --set training.learning_rate=0.001
+    """
+    from pipelines.config import load
+    from pipelines.model_lifecycle import model_lifecycle
+
+    settings = load(config, overrides)
+    return _finish(_walk(model_lifecycle(settings), config, as_json), as_json)
+
+
+@click.command()
+@CONFIG
+@SET
+@JSON
+def watch(config: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+    """Judge captured traffic against the champion's reference; ask for a retraining if due.
+
+    \b
+    Example: lightbox watch configs/phantom.yaml
+    """
+    from pipelines.config import load
+    from pipelines.model_lifecycle import drift_watch
+
+    settings = load(config, overrides)
+    return _finish(_walk(drift_watch(settings), config, as_json), as_json)
+
+
+@click.command()
+@CONFIG
+@SET
+@JSON
+@WATCH
+def show(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool) -> None:
+    """Draw the pipeline: steps, what they read and make, and what each branch guards.
+
+    \b
+    Example: lightbox show configs/phantom.yaml
+    """
+    from pipelines.config import load
+    from pipelines.model_lifecycle import drift_watch, model_lifecycle
+    from pipelines.show import as_data, as_tree
+
+    settings = load(config, overrides)
+    pipeline = (drift_watch if nightly else model_lifecycle)(settings)
+    if as_json:
+        print_json(as_data(pipeline))
+    else:
+        print_rich(as_tree(pipeline))
+
+
+@click.command()
+@JSON
+@click.option("--last", default=20, show_default=True, help="How many, newest first.")
+def runs(as_json: bool, last: int) -> None:
+    """List past runs, how each ended, and why.
+
+    \b
+    Example: lightbox runs --last 5
+    """
+    from lineage.workspace import workspace
+    from pipelines.backends.local import past_runs
+    from pipelines.tell import short
+
+    found = past_runs(workspace())[:last]
+    if as_json:
+        print_json([asdict(run) for run in found])
+        return
+    rows = [
+        (r.id, r.pipeline, Path(r.config).name, coloured(r.outcome), _tally(r), short(r.reason))
+        for r in found
+    ]
+    print_table(("run", "pipeline", "config", "outcome", "steps", "reason"), rows, "no runs yet")
+
+
+def _walk(pipeline: Any, config: Path, as_json: bool) -> "Run":
+    from functools import partial
+
+    from lineage.workspace import workspace
+    from pipelines.backends import local
+    from pipelines.sources import resolve
+    from pipelines.tell import Narrator
+
+    home = workspace()
+    narrator = Narrator(quiet=as_json)
+    where = partial(resolve, workspace=home)
+    return local.run(pipeline, home, where, config=str(config), tell=narrator.tell)
+
+
+def _finish(run: "Run", as_json: bool) -> int:
+    from pipelines.tell import summary
+
+    if as_json:
+        print_json(asdict(run))
+    else:
+        print_rich(summary(run))
+    return run.exit_code or 0
+
+
+def _tally(run: "Run") -> str:
+    states = [step.state for step in run.steps]
+    return f"{states.count('ran')} ran, {states.count('reused')} reused"
