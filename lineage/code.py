@@ -1,12 +1,16 @@
 """Which first-party source a module can reach, and its digest: the code part of a cache key."""
 
 import ast
+import hashlib
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from lineage.digest import digest, file_digest
+from lineage.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
@@ -23,26 +27,55 @@ PACKAGES = (
 LOCK = ROOT / "requirements.lock"
 DATA = {".csv", ".html", ".json"}  # tables and templates that modules read
 
+# What each source imports, by the digest of its bytes. Parsing costs more than all else here.
+_imports_of: dict[str, list[str]] = {}
+_recalled = 0
+
 
 def reachable(module: str) -> list[Path]:
     """Every first-party file that running `module` may execute, sorted.
 
     Follows imports anywhere in a file, inside functions too, because that is where the
-    heavy ones live. Importing `a.b` also executes `a/__init__.py`. Other files that a
-    package carries (tables, templates) count when they lie beside a reachable module.
+    heavy ones live; not those for type checkers. Importing `a.b` also executes
+    `a/__init__.py`. Other files that a package carries (tables, templates) count when they
+    lie beside a reachable module.
     """
     found: dict[str, Path] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        path = _source(name)
-        if name in found or path is None:
+        if name in found or (path := _source(name)) is None:
             continue
         found[name] = path
         waiting += [*_parents(name), *_imports(path)]
     folders = {path.parent for path in found.values()}
-    data = [p for f in folders for p in f.iterdir() if p.is_file() and p.suffix in DATA]
+    data = [p for folder in folders for p in _data_in(folder)]
     return sorted({*found.values(), *data})
+
+
+@cache
+def sources(module: str) -> dict[str, str]:
+    """Each file that a module can reach, with its digest as it was when first asked for.
+
+    Asked for at the start of a process and kept: that is the code which is loaded and runs,
+    whatever an editor saves meanwhile.
+    """
+    return {p.relative_to(ROOT).as_posix(): file_digest(p) for p in reachable(module)}
+
+
+def pin(modules: Iterable[str]) -> None:
+    """Look at the sources of all these now, before any editor saves another version."""
+    for module in modules:
+        sources(module)
+
+
+def edited(module: str) -> str | None:
+    """The first file behind a module that is no longer what `sources` saw, if there is one."""
+    for name, content in sources(module).items():
+        path = ROOT / name
+        if not path.exists() or file_digest(path) != content:
+            return name
+    return None
 
 
 def code_digest(module: str) -> str:
@@ -52,19 +85,29 @@ def code_digest(module: str) -> str:
     """
     if identity := os.environ.get("LIGHTBOX_CODE_IDENTITY"):
         return digest("image", identity)
-    return digest("code", [[p.relative_to(ROOT).as_posix(), _file(p)] for p in reachable(module)])
+    return digest("code", sources(module))
 
 
+@cache
 def environment() -> dict[str, str]:
     """What else a result depends on: the interpreter and the exact pins."""
-    lock = _file(LOCK) if LOCK.exists() else "absent"
+    lock = file_digest(LOCK) if LOCK.exists() else "absent"
     version = ".".join(map(str, sys.version_info[:3]))
     return {"python": version, "lock": lock}
 
 
-@cache
-def _file(path: Path) -> str:
-    return file_digest(path)
+def recall(path: Path) -> None:
+    """Take in what an earlier process learned of imports; a fact of the bytes, so never stale."""
+    global _recalled
+    _imports_of.update(read_json(path) or {})
+    _recalled = len(_imports_of)
+
+
+def remember(path: Path) -> None:
+    """Keep it for the next process, if there is anything new."""
+    if len(_imports_of) > _recalled:
+        with suppress(OSError):  # it only saves time
+            write_json(path, _imports_of, durable=False)
 
 
 @cache
@@ -76,18 +119,40 @@ def _source(name: str) -> Path | None:
     return next((p for p in candidates if p.is_file()), None)
 
 
+@cache
+def _data_in(folder: Path) -> list[Path]:
+    return [p for p in folder.iterdir() if p.suffix in DATA and p.is_file()]
+
+
 def _parents(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
 
 
 @cache
-def _imports(path: Path) -> tuple[str, ...]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+def _imports(path: Path) -> list[str]:
+    text = path.read_bytes()
+    content = hashlib.sha256(text).hexdigest()
+    if content not in _imports_of:
+        _imports_of[content] = sorted(set(_names(ast.parse(text))))
+    return _imports_of[content]
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    """The modules that a piece of code imports, or may: `from a import b` may mean a.b."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and _for_type_checkers(node.test):
+            waiting += node.orelse
+            continue
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # `from a import b` may name a module b of package a, or a name in a.
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(names)
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        waiting += ast.iter_child_nodes(node)
+
+
+def _for_type_checkers(test: ast.expr) -> bool:
+    return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None))

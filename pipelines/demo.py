@@ -23,6 +23,7 @@ from pipelines.backends import local
 from pipelines.config import load
 from pipelines.graph import Pipeline
 from pipelines.model_lifecycle import drift_watch, model_lifecycle
+from pipelines.runs import Run, past_runs
 from pipelines.sources import resolve
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _append(source: Path, target: Path) -> None:
         csv.writer(table).writerows(rows)
 
 
-def _walk(pipeline: Pipeline, home: Workspace, console: "Console") -> local.Run:
+def _walk(pipeline: Pipeline, home: Workspace, console: "Console") -> Run:
     run = local.run(
         pipeline,
         home,
@@ -183,7 +184,7 @@ def _closing_table(home: Workspace, console: "Console", seconds: float) -> None:
     serving = ", ".join(f"version {v.version} answers {v.share:.0%}" for v in variants)
     console.print(f"endpoint: {serving or 'not running'}")
     console.print(f"reports:  {home.runs}, a folder per run", soft_wrap=True)
-    for run in local.past_runs(home):
+    for run in past_runs(home):
         watched = [s for s in run.steps if s.name == "monitor_drift" and s.values.get("drifted")]
         if watched:
             page = home.runs / run.id / "monitor_drift.report" / "drift.html"

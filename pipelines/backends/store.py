@@ -2,23 +2,29 @@
 
 objects/<digest>/    one output directory, never changed after it was put here
 steps/<key>.json     what a step with this key reported and which objects it made
+latest/<step>.json   the key parts of a step's last result, to say what differs now
 building/…           work in progress; renamed into place when whole, or left behind by a kill
+known/…              digests of files that have not changed since they were last read
 locks/<name>         held while a key is being made, or while the outside world is changed
 """
 
+import errno
 import fcntl
-import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from lineage.digest import digest, tree_digest
-from lineage.files import write_json
+from lineage.digest import digest
+from lineage.errors import StepFailed
+from lineage.files import read_json, write_json
+from lineage.known import Known
+
+FULL_BYTES = 1 << 20  # with less than this left, whatever went wrong went wrong for lack of room
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Made:
     parts: dict[str, Any]
     values: dict[str, Any]
     outputs: dict[str, str]
+    run: str  # the run that executed it
+    seconds: float
 
     @property
     def key(self) -> str:
@@ -41,30 +49,33 @@ class Store:
     """A folder of finished work, shared by every run of a workspace."""
 
     root: Path
+    known: Known = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "known", Known(self.root / "known"))
 
     def path(self, content: str) -> Path:
         """Where the object with this digest lies, if it is here."""
         return self.root / "objects" / content
 
-    def find(self, key: str) -> Made | None:
-        """Finished work under this key, or None if there is none, or if it is no longer whole.
+    def digest(self, path: Path) -> str:
+        """What lies at a path, named by content; files that look unchanged are not read again."""
+        return self.known.tree_digest(path)
 
-        Every object's bytes are compared with its name; one that was tampered with is
-        removed, and its step counts as never done.
-        """
-        record = self.root / "steps" / f"{key}.json"
+    def find(self, key: str) -> Made | None:
+        """Finished work under this key, or None if there is none, or if it is no longer whole."""
         try:
-            made = Made(**json.loads(record.read_text()))
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):
+            made = Made(**(read_json(self.root / "steps" / f"{key}.json") or {}))
+        except TypeError:
             return None
-        for content in made.outputs.values():
-            path = self.path(content)
-            if not path.is_dir():
-                return None
-            if tree_digest(path) != content:
-                shutil.rmtree(path)
-                return None
-        return made
+        return made if all(self._whole(content) for content in made.outputs.values()) else None
+
+    def _whole(self, content: str) -> bool:
+        """An object's content is compared with its name."""
+        try:
+            return self.digest(self.path(content)) == content
+        except FileNotFoundError:
+            return False
 
     @contextmanager
     def building(self, step: str) -> Iterator[Path]:
@@ -77,23 +88,85 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def keep(self, made: Made, outputs: dict[str, Path]) -> None:
-        """Move outputs into place, then write the record: its presence means all is whole."""
+    def keep(self, made: Made, outputs: dict[str, Path], *, reusable: bool = True) -> None:
+        """Move outputs into place, then write the record: its presence means all is whole.
+
+        Args:
+            made: What the record says.
+            outputs: Each output's folder under `building`.
+            reusable: False where the key does not tell the truth; then no record is written.
+        """
         for name, built in outputs.items():
-            place = self.path(made.outputs[name])
+            content = made.outputs[name]
+            place = self.path(content)
             place.parent.mkdir(parents=True, exist_ok=True)
+            if not self._whole(content):
+                shutil.rmtree(place, ignore_errors=True)  # tampered with: it makes way
             try:
                 built.rename(place)
-            except OSError:
-                if not place.is_dir():  # else: equal bytes lie here already
+            except OSError as error:
+                # Equal bytes lie here already, or another run put them here just now.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-        write_json(self.root / "steps" / f"{made.key}.json", vars(made))
+        if reusable:
+            write_json(self.root / "steps" / f"{made.key}.json", asdict(made), durable=False)
+
+    def latest(self, step: str) -> dict[str, Any] | None:
+        """The key parts and sources of a step's last result, whether it ran or was reused."""
+        last: dict[str, Any] | None = read_json(self.root / "latest" / f"{step}.json")
+        return last
+
+    def set_latest(self, step: str, parts: dict[str, Any], sources: dict[str, str]) -> None:
+        """Remember them, so that the next run can say what differs."""
+        path = self.root / "latest" / f"{step}.json"
+        write_json(path, {"parts": parts, "sources": sources}, durable=False)
+
+    def is_full(self) -> bool:
+        """Whether the disk is."""
+        return shutil.disk_usage(self.root).free < FULL_BYTES
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Held by one process at a time; the kernel frees it when that process ends."""
+    def lock(self, name: str, blocked: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Held by one process at a time; the kernel frees it when that process ends.
+
+        Args:
+            name: What is being made or changed.
+            blocked: Called once if another process holds it, before waiting.
+        """
+        with self._lock_file(name) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                blocked()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Held by every run while it goes on, so that nothing is cleared away under it."""
+        with self._lock_file("store") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Held while things are cleared away.
+
+        Raises:
+            StepFailed: A run is going on.
+        """
+        with self._lock_file("store") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StepFailed(
+                    "a run is going on in this workspace; try again after it"
+                ) from None
+            yield
+
+    @contextmanager
+    def _lock_file(self, name: str) -> Iterator[Any]:
         path = self.root / "locks" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            yield file

@@ -18,7 +18,7 @@ from pipelines.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.backends.local import Run
+    from pipelines.runs import Run
 
 
 @click.command()
@@ -88,7 +88,7 @@ def runs(as_json: bool, last: int) -> None:
     Example: lightbox runs --last 5
     """
     from lineage.workspace import workspace
-    from pipelines.backends.local import past_runs
+    from pipelines.runs import past_runs
     from pipelines.tell import short
 
     found = past_runs(workspace())[:last]

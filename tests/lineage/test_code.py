@@ -36,10 +36,10 @@ def test_a_changed_helper_changes_the_digest(tmp_path, monkeypatch) -> None:
     seen = set()
     for text in ("LEVEL = 1\n", "LEVEL = 2\n"):
         helper.write_text(text)
-        for cached in (code._file, code._source, code._imports):
+        for cached in (code.sources, code._source, code._imports, code._data_in):
             cached.cache_clear()
         seen.add(code_digest("components.step"))
-    for cached in (code._file, code._source, code._imports):
+    for cached in (code.sources, code._source, code._imports, code._data_in):
         cached.cache_clear()
     assert len(seen) == 2
 

@@ -12,6 +12,7 @@ from lineage.record import read_record
 from lineage.workspace import Workspace
 from pipelines.backends import local
 from pipelines.graph import Fail, Pipeline, Source, Step, When
+from pipelines.runs import Run, StepState, past_runs
 
 
 def toy(journal: Path, source: Path, **settings: object) -> Pipeline:
@@ -38,7 +39,7 @@ def journal(tmp_path: Path) -> Path:
     return tmp_path / "journal.txt"
 
 
-def walk(pipeline: Pipeline, home: Workspace) -> local.Run:
+def walk(pipeline: Pipeline, home: Workspace) -> Run:
     return local.run(pipeline, home, lambda source: Path(source.uri))
 
 
@@ -46,7 +47,7 @@ def executions(journal: Path) -> list[str]:
     return journal.read_text().split() if journal.exists() else []
 
 
-def states(run: local.Run) -> dict[str, str]:
+def states(run: Run) -> dict[str, str]:
     return {step.name: step.state for step in run.steps}
 
 
@@ -64,7 +65,7 @@ def test_a_setting_reruns_only_the_steps_that_it_can_affect(home, source, journa
     walk(toy(journal, source), home)
     run = walk(toy(journal, source, level=0.1), home)
     assert states(run) == {"read": "reused", "judge": "ran", "announce": "reused"}
-    assert run.step("judge").why == "config level changed"
+    assert run.step("judge").why == "level 0.5 → 0.1"
 
 
 def test_a_changed_byte_of_the_input_is_noticed(home, source, journal) -> None:
@@ -72,7 +73,7 @@ def test_a_changed_byte_of_the_input_is_noticed(home, source, journal) -> None:
     (source / "in.txt").write_text("y" * 60)
     run = walk(toy(journal, source), home)
     assert states(run)["read"] == "ran"
-    assert run.step("read").why == "inputs source changed"
+    assert run.step("read").why == "source changed"
 
 
 def test_a_refusal_is_never_a_success(home, source, journal) -> None:
@@ -99,7 +100,7 @@ def test_a_tampered_output_is_noticed_and_made_again(home, source, journal) -> N
 
 
 def test_an_output_that_is_edited_while_the_run_goes_on_is_not_used(home, source, journal) -> None:
-    def meddle(run: local.Run, step: local.StepState) -> None:
+    def meddle(run: Run, step: StepState) -> None:
         if step.name == "read" and step.state == "ran":
             (home.store / "objects" / step.outputs["words"] / "words.txt").write_text("x" * 999)
 
@@ -139,7 +140,7 @@ def test_a_stumbling_step_is_tried_as_often_as_it_allows(
     else:
         with pytest.raises(ConnectionError):
             walk(pipeline, home)
-        assert local.past_runs(home)[0].outcome == "failed"
+        assert past_runs(home)[0].outcome == "failed"
     assert executions(journal).count("stumbles") == tries
 
 
@@ -158,7 +159,7 @@ def test_a_source_that_is_not_there_is_bad_input_and_recorded(home, source, jour
 
     with pytest.raises(BadInput):
         local.run(toy(journal, source), home, nowhere)
-    (run,) = local.past_runs(home)
+    (run,) = past_runs(home)
     assert (run.outcome, run.exit_code) == ("bad input", 2)
 
 
@@ -195,7 +196,7 @@ def test_a_killed_run_resumes_with_the_same_command(home, source, journal, at, s
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline() == b"here\n"
         process.send_signal(signal.SIGKILL)
-    assert local.past_runs(home)[0].outcome == "interrupted"
+    assert past_runs(home)[0].outcome == "interrupted"
     run = walk(toy(journal, source), home)
     assert run.outcome == "done"
     # The kill came between two steps, so each of them ran exactly once over both processes.
@@ -214,7 +215,7 @@ def test_two_runs_at_once_share_the_work(home, source, journal) -> None:
         children.append(child)
     for child in children:
         os.waitpid(child, 0)
-    assert [run.outcome for run in local.past_runs(home)] == ["done"] * 3
+    assert [run.outcome for run in past_runs(home)] == ["done"] * 3
     assert sorted(executions(journal)) == sorted(["read", "judge", "announce"])
 
 
@@ -224,6 +225,6 @@ def test_a_run_that_is_still_going_is_not_called_interrupted(home, source, journ
         toy(journal, source),
         home,
         lambda source: Path(source.uri),
-        tell=lambda run, step: seen.append(local.past_runs(home)[0].outcome),
+        tell=lambda run, step: seen.append(past_runs(home)[0].outcome),
     )
     assert set(seen) == {"running"}

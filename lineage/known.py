@@ -1,0 +1,63 @@
+"""File digests remembered between runs: size, times and inode as the fast path, bytes as the truth.
+
+Hashing a large input is done once per change. What is remembered is only ever believed for a
+file that looks exactly as it did then, and had been at rest for a while when it was read: a
+file may change twice within one tick of its clock (git calls such an entry racily clean).
+"""
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lineage.digest import digest, file_digest, tree_digest
+from lineage.files import read_json, write_json
+
+AT_REST_NS = 2_000_000_000  # the coarsest clock of a file system in use, FAT's, ticks every 2 s
+Look = list[int]  # size, modified, status changed, inode; only the kernel sets the third
+
+
+@dataclass(frozen=True)
+class Known:
+    """A folder of remembered digests, one JSON file per tree; losing it costs time only."""
+
+    folder: Path
+
+    def tree_digest(self, path: Path) -> str:
+        """Same as `lineage.digest.tree_digest`, reading only files that look changed.
+
+        Raises:
+            FileNotFoundError: Nothing lies there.
+        """
+        memory = self.folder / f"{digest('path', str(path))}.json"
+        before: dict[str, Any] = read_json(memory) or {}
+        after: dict[str, Any] = {}
+
+        def of(name: str) -> str:
+            look = _look(name)
+            looked, content = before.get(name) or (None, "")
+            if looked == look:
+                after[name] = [look, content]
+                return str(content)
+            now = time.time_ns()
+            content = file_digest(name)
+            # Modified just now, or while it was being read: its look proves nothing.
+            if max(look[1:3]) < now - AT_REST_NS and look == _look(name):
+                after[name] = [look, content]
+            return content
+
+        content = tree_digest(path, of)
+        if after != before:
+            self._remember(memory, after)
+        return content
+
+    def _remember(self, memory: Path, looks: dict[str, Any]) -> None:
+        with suppress(OSError):  # a full or read-only disk: then all is read again next time
+            write_json(memory, looks, durable=False)
+
+
+def _look(name: str) -> Look:
+    found = os.stat(name)  # noqa: PTH116  as text, see lineage.digest
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]

@@ -1,0 +1,106 @@
+"""What a step's result depends on, and what of it differs from the last time.
+
+The key of a result is the digest of its parts; what is missing among them makes a stale hit.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lineage import code
+from lineage.workspace import Workspace
+from pipelines.graph import Port, Step
+
+Parts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One part of a key that is not as it was; digests are cut to 12 digits."""
+
+    part: str  # config, code, inputs, environment, secrets, step
+    name: str  # a dotted setting, a source file, an input, a package pin …
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        if self.part == "config":
+            return f"{self.name} {_short(self.before)} → {_short(self.after)}"
+        if self.part == "inputs":
+            return f"{self.name} changed"
+        if self.part == "code":
+            return f"{self.name} edited" if self.name else "another image"
+        return f"{' '.join((self.part, self.name)).strip()} changed"
+
+
+def key_parts(step: Step, contents: dict[str, str], workspace: Workspace) -> Parts:
+    """All that the result of a step depends on, given the digests of its inputs."""
+    component = step.component
+    return {
+        "step": component.name,
+        "code": code.code_digest(component.module),
+        "config": step.config.model_dump(mode="json"),
+        "environment": code.environment(),
+        "inputs": contents,
+        "secrets": {name: workspace.fingerprint(name) for name in component.secrets},
+    }
+
+
+def sources_of(step: Step) -> dict[str, str]:
+    """The files behind a key's `code` part, by digest, so that a difference can be named."""
+    return code.sources(step.component.module)
+
+
+def differences(step: Step, parts: Parts, last: dict[str, Any] | None) -> list[Difference]:
+    """What differs from a step's last result in this store; empty if nothing does."""
+    if last is None:
+        return []
+    found: list[Difference] = []
+    for part, new in parts.items():
+        old = last["parts"].get(part)
+        if part == "code" and new != old:
+            new, old = sources_of(step), last["sources"]
+        before, after = _flat(old), _flat(new)
+        changed = [n for n in {**before, **after} if before.get(n) != after.get(n)]
+        cut = 12 if part != "config" else None
+        found += [
+            Difference(part, n, _cut(before.get(n), cut), _cut(after.get(n), cut)) for n in changed
+        ]
+        if part == "code" and not changed and parts["code"] != last["parts"].get("code"):
+            found.append(Difference("code", "", None, None))
+    return found
+
+
+def why(step: Step, found: list[Difference], *, first: bool) -> str:
+    """The same in a few words, such as `learning_rate 0.001 → 0.003; training/fit.py edited`."""
+    if first:
+        return "first time"
+    words = []
+    for difference in found:
+        origin = step.inputs.get(difference.name) if difference.part == "inputs" else None
+        maker = f" (by {origin.step.name})" if isinstance(origin, Port) else ""
+        words.append(f"{difference}{maker}")
+    return "; ".join(words) or "unchanged"
+
+
+def as_dicts(found: list[Difference]) -> list[dict[str, Any]]:
+    """For the run's record."""
+    return [asdict(difference) for difference in found]
+
+
+def _flat(value: Any, above: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted names; lists stay whole, because their items have no names."""
+    if not isinstance(value, dict):
+        return {above: value}
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat |= _flat(item, f"{above}.{name}" if above else name)
+    return flat
+
+
+def _cut(value: Any, digits: int | None) -> Any:
+    return value[:digits] if digits and isinstance(value, str) else value
+
+
+def _short(value: Any, most: int = 40) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
