@@ -3,22 +3,20 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from components.contract import Input, Output, Resources, component
 from components.progress import progress
 from components.runtime import main
-from imaging.pixels import DICOM, JPEG, PNG
-from imaging.splits import read_splits
 from lineage.errors import BadInput, StepFailed
 from lineage.files import write_json
 from lineage.workspace import workspace
 from registry import mlflow_registry as registry
-from serving.canary import Outcome, Release, Study, restore, run_canary
 from serving.config import DeploymentConfig
 from serving.local_endpoint import LocalEndpoint
 
-_MEDIA_TYPES = {".dcm": DICOM, ".png": PNG, ".jpg": JPEG}
+if TYPE_CHECKING:
+    from serving.canary import Release, Study
 
 
 class Released(NamedTuple):
@@ -53,6 +51,8 @@ def deploy_canary(
     Raises:
         StepFailed: Nobody approved the version, or the end state is not what it must be.
     """
+    from serving.canary import Outcome, restore, run_canary
+
     allowed = json.loads((approval / "approval.json").read_text())
     if allowed["approved"] is not True:
         raise StepFailed("this version is not approved, so it is not deployed")
@@ -103,21 +103,28 @@ def deploy_canary(
     return Released(outcome.kind == "released", f"{outcome.kind}: {outcome.reason}")
 
 
-def _fetched(version: registry.Version) -> Release:
+def _fetched(version: registry.Version) -> "Release":
+    from serving.canary import Release
+
     place = workspace().endpoint(version.name) / "models" / version.digest
     return Release(version.version, version.digest, registry.download(version, to=place))
 
 
-def _studies(snapshot: Path, splits: Path, new: Release) -> list[Study]:
+def _studies(snapshot: Path, splits: Path, new: "Release") -> "list[Study]":
     """The validation images, each with the score that training gave it."""
     import pandas as pd
 
+    from imaging.pixels import DICOM, JPEG, PNG
+    from imaging.splits import read_splits
+    from serving.canary import Study
+
+    media_types = {".dcm": DICOM, ".png": PNG, ".jpg": JPEG}
     rows = read_splits(splits)
     rows = rows[rows["split"] == "validation"].sort_values("instance_uid")
     offline = pd.read_parquet(new.directory / "validation_predictions.parquet")
     scores = dict(zip(offline["instance_uid"], offline["score"].astype(float), strict=True))
     return [
-        Study(snapshot / path, _MEDIA_TYPES[Path(path).suffix], scores.get(uid))
+        Study(snapshot / path, media_types[Path(path).suffix], scores.get(uid))
         for uid, path in zip(rows["instance_uid"], rows["path"], strict=True)
     ]
 

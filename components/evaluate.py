@@ -7,14 +7,6 @@ from components.contract import Input, Output, Resources, component
 from components.progress import progress
 from components.runtime import main
 from evaluation.config import EvaluationConfig
-from evaluation.intervals import auroc_difference
-from evaluation.ledger import record_opening
-from evaluation.metrics import measure
-from evaluation.predict import digest_of_test_set, load_champion, reference_rows, score_images
-from evaluation.subgroups import measure_subgroups
-from imaging.manifest import read_manifest
-from imaging.splits import read_splits, require_apart
-from serving.predictor import Predictor
 
 
 @component(resources=Resources(cpu=2, memory_gib=8, timeout_minutes=120))
@@ -39,6 +31,15 @@ def evaluate(
     Effect: one more line in the ledger of openings. It is no part of the outputs, which depend on
         the inputs alone.
     """
+    from evaluation.intervals import auroc_difference
+    from evaluation.ledger import record_opening
+    from evaluation.metrics import measure
+    from evaluation.predict import digest_of_test_set, load_champion, reference_rows, score_images
+    from evaluation.subgroups import measure_subgroups
+    from imaging.manifest import read_manifest
+    from imaging.splits import read_splits, require_apart
+    from serving.predictor import Predictor
+
     candidate = Predictor.load(model)
     former = load_champion(champion, candidate)
     predictors = [candidate, former] if former else [candidate]

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from components.contract import Input, Output, component
 from components.runtime import main
 from evaluation.config import GatingConfig
-from evaluation.decision import decide
 from lineage.errors import BadInput
 from lineage.files import write_json
 
@@ -24,6 +23,8 @@ def gate(config: GatingConfig, metrics: Input, verdict: Output) -> Gated:
     Reads: metrics/metrics.json.
     Writes: verdict/verdict.json: the outcome, and each rule's outcome with its numbers.
     """
+    from evaluation.decision import decide
+
     path = metrics / "metrics.json"
     try:
         found = json.loads(path.read_bytes())

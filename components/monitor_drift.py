@@ -4,10 +4,7 @@ from typing import NamedTuple
 
 from components.contract import Input, Output, component
 from components.runtime import main
-from monitoring.alarms import judge
 from monitoring.config import MonitoringConfig
-from monitoring.drift import comparable, differences, read_reference, read_traffic
-from monitoring.report import write_facts, write_page
 
 
 class Drift(NamedTuple):
@@ -25,6 +22,10 @@ def monitor_drift(
         traffic/*.jsonl, or nothing where no request was captured yet.
     Writes: report/drift.json, report/drift.html.
     """
+    from monitoring.alarms import judge
+    from monitoring.drift import comparable, differences, read_reference, read_traffic
+    from monitoring.report import write_facts, write_page
+
     table, model_digest = read_reference(reference)
     kept = read_traffic(traffic, model_digest, config.tags, config.window)
     enough = len(kept.rows) >= config.minimum_requests

@@ -8,7 +8,6 @@ from components.contract import Input, Output, component
 from components.runtime import main
 from lineage.digest import tree_digest
 from lineage.files import write_json
-from registry.approval import settle
 from registry.config import PromotionConfig
 from registry.decisions import decision
 
@@ -40,6 +39,8 @@ def promote(config: PromotionConfig, version: Input, verdict: Input, approval: O
         approval/approval.json: approved, actor, reason, at, name, version, and both digests;
             actor and at are null while it waits.
     """
+    from registry.approval import settle
+
     made = json.loads((version / "version.json").read_text())
     verdict_digest = tree_digest(verdict)
     decided = settle(config, made["name"], made["version"], verdict_digest)

@@ -9,7 +9,6 @@ from components.runtime import main
 from lineage.files import write_json
 from registry.config import RegistrationConfig
 from registry.mlflow_registry import quick_tags
-from registry.registration import register as register_with_evidence
 
 
 class Registered(NamedTuple):
@@ -43,6 +42,8 @@ def register(
     Writes:
         version/version.json: name, version, model_digest, verdict, verdict_digest, run_id.
     """
+    from registry.registration import register as register_with_evidence
+
     made = register_with_evidence(
         config.name,
         model=model,

@@ -3,9 +3,6 @@
 from components.contract import Input, Output, component
 from components.runtime import main
 from imaging.config import SplittingConfig
-from imaging.expectations import ACCEPTED
-from imaging.manifest import read_manifest
-from imaging.splits import open_ledger, part, require_usable, write_splits
 from lineage.workspace import workspace
 
 
@@ -20,6 +17,10 @@ def split(config: SplittingConfig, snapshot: Input, accepted: Input, splits: Out
         StepFailed: A split has too few patients or one class only; the counts are on disk.
     """
     import pandas as pd
+
+    from imaging.expectations import ACCEPTED
+    from imaging.manifest import read_manifest
+    from imaging.splits import open_ledger, part, require_usable, write_splits
 
     here = workspace()
     with open_ledger(here.ledgers / f"splits-{config.ledger}.jsonl") as ledger:

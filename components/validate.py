@@ -6,16 +6,6 @@ from itertools import islice
 from components.contract import Input, Output, component
 from components.runtime import main
 from imaging.config import ValidationConfig
-from imaging.expectations import (
-    ACCEPTED,
-    DATA_DOCS,
-    PAGE,
-    check,
-    failures,
-    flawless,
-    write_report,
-)
-from imaging.manifest import read_manifest
 from lineage.errors import StepFailed
 
 
@@ -30,6 +20,17 @@ def validate(config: ValidationConfig, snapshot: Input, accepted: Output, report
     Raises:
         StepFailed: An expectation is not met; the whole report is on disk by then.
     """
+    from imaging.expectations import (
+        ACCEPTED,
+        DATA_DOCS,
+        PAGE,
+        check,
+        failures,
+        flawless,
+        write_report,
+    )
+    from imaging.manifest import read_manifest
+
     manifest = read_manifest(snapshot)
     counts = json.loads((snapshot / "counts.json").read_text())
     outcomes = check(manifest, counts, config, report / DATA_DOCS)

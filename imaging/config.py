@@ -1,6 +1,6 @@
-"""Settings of the first three steps: what comes in, what is demanded of it, how it is split."""
+"""Settings of what comes in, what is demanded of it, how it is split and preprocessed."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -89,3 +89,12 @@ class SplittingConfig(BaseModel):
     minimum_patients: int = Field(default=5, ge=2)  # per split
     # Tasks that name the same ledger agree on who is tested: keep it shared where patients are.
     ledger: str = Field(default="patients", pattern=r"^[a-z0-9-]+$")
+
+
+class Transform(BaseModel):
+    """One array transform, named as in `monai.transforms`, and its constructor's arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    args: dict[str, Any] = Field(default_factory=dict)

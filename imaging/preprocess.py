@@ -4,20 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
+from imaging.config import Transform
 from lineage.errors import BadInput
 
 Preprocess = Callable[[np.ndarray], np.ndarray]
-
-
-class Transform(BaseModel):
-    """One array transform, named as in `monai.transforms`, and its constructor's arguments."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    args: dict[str, Any] = Field(default_factory=dict)
 
 
 def compose(transforms: Sequence[Transform], where: str = "preprocess") -> Preprocess:

@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from imaging.config import Labels
 
+FACTS = "drift.json"  # what the drift report says, for programs
+
 
 class MonitoringConfig(BaseModel):
     """The defaults' error rates are measured by benchmarks/drift_alarms.py."""

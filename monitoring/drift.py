@@ -13,7 +13,6 @@ images a patient and 15-18 % with five (benchmarks/drift_alarms.py): set
 """
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from imaging.manifest import HEADER_FIELDS, STATISTICS
+from lineage import telemetry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,7 +207,7 @@ def register_homogeneity() -> str:
 
 
 def _number(column: Column) -> Difference:
-    os.environ["DO_NOT_TRACK"] = "1"  # read when Evidently is imported
+    telemetry.off()
     from evidently.legacy.calculations.stattests import ks_stat_test
     from scipy.stats import wasserstein_distance
 
@@ -228,7 +228,7 @@ def _number(column: Column) -> Difference:
 
 
 def _category(column: Column) -> Difference:
-    os.environ["DO_NOT_TRACK"] = "1"
+    telemetry.off()
     from evidently.legacy.calculations.stattests.registry import get_registered_stattest
     from evidently.legacy.core import ColumnType
     from scipy.spatial.distance import jensenshannon

@@ -1,17 +1,16 @@
 """The drift report: numbers for programs, a page for people."""
 
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from lineage import telemetry
 from lineage.files import write_json
 from monitoring.alarms import Verdict, p_text
-from monitoring.config import MonitoringConfig
+from monitoring.config import FACTS, MonitoringConfig
 from monitoring.drift import HOMOGENEITY, Column, register_homogeneity
 
-FACTS = "drift.json"
 PAGE = "drift.html"
 
 # Evidently draws with scripts inside the page; no script may fetch or send anything.
@@ -80,7 +79,7 @@ def write_page(
 
 
 def _evidently(columns: Sequence[Column], config: MonitoringConfig) -> str:
-    os.environ["DO_NOT_TRACK"] = "1"  # read when Evidently is imported
+    telemetry.off()
     import pandas as pd
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import ValueDrift

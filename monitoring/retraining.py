@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from imaging.config import Labels
-from imaging.deidentify import Pseudonyms
-from imaging.labels import read_labels
 from lineage.digest import digest, file_digest
 from lineage.errors import BadInput
-from monitoring.config import RetrainingConfig
-from monitoring.report import FACTS
+from monitoring.config import FACTS, RetrainingConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +73,9 @@ def newly_labelled(
     Raises:
         BadInput: The table cannot be read, or its rows cannot be told from those already known.
     """
+    from imaging.deidentify import Pseudonyms
+    from imaging.labels import read_labels
+
     told = {k: row for k, row in read_labels(labels, config).items() if row.label is not None}
     names = Pseudonyms(key)
     if config.key == "PatientID" or config.patient_column:

@@ -42,6 +42,7 @@ from imaging.statistics import image_statistics
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
 from serving.capture import Capture, Record
+from serving.config import TOKEN
 from serving.predictor import Predictor
 from serving.target import Tag
 
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES = 128 * 2**20  # a mammogram has 64 MiB
 MAX_SETTINGS_BYTES = 2**16
 BODY_TIMEOUT_S = 60.0
-TOKEN = "endpoint.token"  # noqa: S105 - the secret's name in the workspace
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _ROUNDING = 1e-6
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lineage.errors import BadInput, StepFailed
 from lineage.progress import Report
 from lineage.workspace import Workspace
-from serving.app import TOKEN
+from serving.config import TOKEN
 from serving.target import Answer, Tag, Variant
 
 if TYPE_CHECKING:

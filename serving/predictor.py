@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from imaging.preprocess import Preprocess, Transform, compose
+from imaging.config import Transform
+from imaging.preprocess import Preprocess, compose
 from lineage.digest import tree_digest
 from lineage.errors import BadInput, StepFailed
 from lineage.model_files import refuse_executable

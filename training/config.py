@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from imaging.preprocess import Transform
+from imaging.config import Transform
 
 
 class NetworkConfig(BaseModel):

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imaging.config import Transform
 from imaging.pixels import read_pixels
-from imaging.preprocess import Preprocess, Transform, build, chain
+from imaging.preprocess import Preprocess, build, chain
 from lineage.errors import BadInput, StepFailed
 from lineage.progress import Report
 

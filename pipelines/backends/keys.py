@@ -11,6 +11,7 @@ from lineage.workspace import Workspace
 from pipelines.graph import Port, Step
 
 Parts = dict[str, Any]
+SOME = 4  # differences told in a line; the record holds all
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def differences(step: Step, parts: Parts, last: dict[str, Any] | None) -> list[D
         old = last["parts"].get(part)
         if part == "code" and new != old:
             new, old = sources_of(step), last["sources"]
-        before, after = _flat(old), _flat(new)
+        before, after = flat(old), flat(new)
         changed = [n for n in {**before, **after} if before.get(n) != after.get(n)]
         cut = 12 if part != "config" else None
         found += [
@@ -79,6 +80,8 @@ def why(step: Step, found: list[Difference], *, first: bool) -> str:
         origin = step.inputs.get(difference.name) if difference.part == "inputs" else None
         maker = f" (by {origin.step.name})" if isinstance(origin, Port) else ""
         words.append(f"{difference}{maker}")
+    if len(words) > SOME:
+        words[SOME:] = [f"and {len(words) - SOME} more"]
     return "; ".join(words) or "unchanged"
 
 
@@ -87,14 +90,14 @@ def as_dicts(found: list[Difference]) -> list[dict[str, Any]]:
     return [asdict(difference) for difference in found]
 
 
-def _flat(value: Any, above: str = "") -> dict[str, Any]:
+def flat(value: Any, above: str = "") -> dict[str, Any]:
     """Nested mappings as dotted names; lists stay whole, because their items have no names."""
     if not isinstance(value, dict):
         return {above: value}
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, item in value.items():
-        flat |= _flat(item, f"{above}.{name}" if above else name)
-    return flat
+        found |= flat(item, f"{above}.{name}" if above else name)
+    return found
 
 
 def _cut(value: Any, digits: int | None) -> Any:

@@ -149,6 +149,8 @@ class _Walk:
             if state.state == "blocked" and made is None:
                 self._enter(state, "running")
             ended = "reused" if made else "ran"
+            if made is None and last is not None and not changed:
+                state.why = why_again(self.store, step, state.key)
             made = made or self._tried(step, parts, inputs, contents)
         state.values, state.outputs, state.made_by = made.values, made.outputs, made.run
         state.seconds = round(time.perf_counter() - started, 4)
@@ -252,3 +254,10 @@ def find(store: Store, step: Step, key: str) -> Made | None:
         paths = {name: store.path(content) for name, content in made.outputs.items()}
         return made if step.component.receipt(**paths) else None
     return made
+
+
+def why_again(store: Store, step: Step, key: str) -> str:
+    """Why a step must run although nothing that it depends on has changed."""
+    if step.component.effect and store.find(key):
+        return "what it did no longer stands"
+    return "its result is gone, or is no longer what it was"

@@ -9,7 +9,7 @@ from lineage import code
 from lineage.digest import digest
 from lineage.workspace import Workspace
 from pipelines.backends import keys
-from pipelines.backends.local import Resolve, find
+from pipelines.backends.local import Resolve, find, why_again
 from pipelines.backends.store import Made, Store
 from pipelines.graph import Fail, Node, Pipeline, Port, Source, Step, When
 
@@ -77,27 +77,33 @@ class _Look:
         origins = [o.step.name for o in step.inputs.values() if isinstance(o, Port)]
         last = self.store.latest(step.name)
         seconds = self._seconds(step, last)
-        if unmade := sorted({name for name in origins if name not in self.made}):
-            return Planned(step.name, FOLLOW, f"after {', '.join(unmade)}", when, seconds)
         if not all(self.workspace.has_secret(name) for name in step.component.secrets):
             return Planned(step.name, RUN, "first time: its key is yet to be made", when)
-        contents = {name: self._content(origin) for name, origin in step.inputs.items()}
+        # An input that is yet to be made may turn out as it was: what else differs is known now.
+        unmade = sorted({name for name in origins if name not in self.made})
+        contents = {name: self._content(name, o, last) for name, o in step.inputs.items()}
         parts = keys.key_parts(step, contents, self.workspace)
         changed = keys.differences(step, parts, last)
         why = keys.why(step, changed, first=last is None)
+        if unmade:
+            after = f"after {', '.join(unmade)}"
+            if last is not None and not changed:
+                return Planned(step.name, FOLLOW, after, when, seconds)
+            return Planned(step.name, RUN, f"{after}: {why}", when, seconds, keys.as_dicts(changed))
         key = digest("step", parts)
         if made := find(self.store, step, key):
             self.made[step.name] = made
             return Planned(step.name, REUSE, why, when, made.seconds, keys.as_dicts(changed))
         if not changed and last is not None:
-            stands = step.component.effect and self.store.find(key)
-            why = "what it did no longer stands" if stands else "its result is gone, or not whole"
+            why = why_again(self.store, step, key)
         return Planned(step.name, RUN, why, when, seconds, keys.as_dicts(changed))
 
-    def _content(self, origin: Port | Source) -> str:
-        if isinstance(origin, Port):
+    def _content(self, name: str, origin: Port | Source, last: dict[str, Any] | None) -> str:
+        if isinstance(origin, Source):
+            return self.store.digest(self.sources[origin])
+        if origin.step.name in self.made:
             return self.made[origin.step.name].outputs[origin.name]
-        return self.store.digest(self.sources[origin])
+        return str(last["parts"]["inputs"].get(name)) if last else ""
 
     def _seconds(self, step: Step, last: dict[str, Any] | None) -> float | None:
         made = self.store.find(digest("step", last["parts"])) if last else None

@@ -11,6 +11,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for mach
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one setting."
 )
+WRAPPED = ("reason", "why")  # the columns of prose
 WATCH = click.option("--watch", "nightly", is_flag=True, help="The nightly drift watch instead.")
 
 
@@ -29,7 +30,9 @@ def print_table(headers: tuple[str, ...], rows: list[tuple[Any, ...]], empty: st
         return
     table = Table(box=None, pad_edge=False)
     for header in headers:
-        table.add_column(header, header_style="bold", no_wrap=header != "reason", overflow="fold")
+        table.add_column(
+            header, header_style="bold", no_wrap=header not in WRAPPED, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     print_rich(table)

@@ -16,6 +16,7 @@ from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
 from registry import approval as approvals
 from registry import mlflow_registry as registry
+from serving import canary
 from serving.config import DeploymentConfig
 from serving.local_endpoint import LocalEndpoint
 from serving.predictor import Predictor
@@ -198,14 +199,14 @@ def test_a_version_refused_during_its_canary_leaves_the_champion(
 ):
     champion = registry.champion(NAME)
     late = registered(folder, data, 6, slope=2.5)
-    walk = step.run_canary
+    walk = canary.run_canary
 
     def and_then_refused(*args):
         outcome = walk(*args)
         approvals.refuse(NAME, late.version, actor="Ada", reason="looked again")
         return outcome
 
-    monkeypatch.setattr(step, "run_canary", and_then_refused)
+    monkeypatch.setattr(canary, "run_canary", and_then_refused)
     with pytest.raises(BadInput, match="is not approved"):
         deploy(folder, data, late)
     assert registry.champion(NAME) == champion

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from imaging.preprocess import Transform, build, compose
+from imaging.config import Transform
+from imaging.preprocess import build, compose
 from lineage.errors import BadInput
 
 IMAGE = np.random.default_rng(0).random((1, 24, 32), dtype=np.float32)

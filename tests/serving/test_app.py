@@ -18,6 +18,7 @@ from imaging.pixels import DICOM, PNG, decode
 from lineage.digest import tree_digest
 from lineage.workspace import Workspace
 from serving import app
+from serving.config import TOKEN
 from serving.local_endpoint import LocalEndpoint
 from serving.predictor import Predictor
 
@@ -41,7 +42,7 @@ def server(place):
     """The endpoint and a client that holds the token."""
     endpoint = LocalEndpoint(place, "chest")
     address = endpoint.start()
-    token = place.secret(app.TOKEN).hex()
+    token = place.secret(TOKEN).hex()
     with httpx.Client(
         base_url=f"http://{address.host}:{address.port}",
         headers={"Authorization": f"Bearer {token}"},

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from imaging.preprocess import Transform, compose
+from imaging.config import Transform
+from imaging.preprocess import compose
 from lineage.errors import BadInput, StepFailed
 from training.data import GROUP, Batches, Images, load_split
 

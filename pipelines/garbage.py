@@ -1,0 +1,157 @@
+"""What a workspace can do without: finished work that no run, version or dossier refers to.
+
+The search errs on the side of keeping: a digest that occurs anywhere in a run's record, a
+version's tags, its dossier, the audit log or an endpoint's state is referred to.
+"""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lineage.files import read_json
+from lineage.workspace import Workspace
+from pipelines.backends.store import Store
+from pipelines.runs import past_runs
+
+DIGEST = re.compile(r"[0-9a-f]{64}")
+DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Waste:
+    """One folder or file that can go."""
+
+    kind: str
+    path: Path
+    size_bytes: int
+    why: str
+
+
+def find_waste(workspace: Workspace, runs_older_than_days: float | None = None) -> list[Waste]:
+    """List what can go; nothing is touched. Records come before what they refer to.
+
+    Args:
+        workspace: Where to look.
+        runs_older_than_days: Let go of the records of older runs too, and with them of what only
+            they refer to. Without it every run is kept. The newest run is always kept.
+
+    Raises:
+        BadInput: The registry cannot be asked, or a version's files are not what was registered;
+            what it refers to is then unknown.
+    """
+    store = Store(workspace.store)
+    documents = _documents(workspace)
+    old = _old_runs(workspace, runs_older_than_days, documents)
+    kept = [run for run in past_runs(workspace) if run.id not in {each.path.name for each in old}]
+    documents += [json.dumps(asdict(run)) for run in kept]
+    referred = {found for text in documents for found in DIGEST.findall(text)}
+    return [
+        *old,
+        *_unreferred(store.root / "steps", referred, "record of a step"),
+        *_unreferred(store.root / "objects", referred, "output of a step"),
+        *_unreferred(workspace.home / "champions", referred, "copy out of the registry"),
+        *(
+            waste
+            for models in sorted((workspace.home / "endpoints").glob("*/models"))
+            for waste in _unreferred(models, referred, "copy of a model once in service")
+        ),
+        *_leftovers(store.root / "building", "an unfinished step", "its run was killed"),
+        *_stale_memories(store.root / "known"),
+    ]
+
+
+def free(workspace: Workspace, waste: Sequence[Waste]) -> int:
+    """Remove what `find_waste` found, in its order, so that a kill leaves nothing half-known.
+
+    Returns:
+        The bytes that it took.
+
+    Raises:
+        StepFailed: A run is going on.
+    """
+    store = Store(workspace.store)
+    with store.alone():
+        for each in waste:
+            if each.path.is_dir():
+                # Renamed first: a half-removed folder must not bear the name of a whole one.
+                gone = each.path.with_name(f".gone-{each.path.name}")
+                each.path.rename(gone)
+                shutil.rmtree(gone)
+            else:
+                each.path.unlink(missing_ok=True)
+        for lock in (store.root / "locks").iterdir():
+            if lock.name != "store":
+                lock.unlink()
+    return sum(each.size_bytes for each in waste)
+
+
+def _documents(workspace: Workspace) -> list[str]:
+    """All texts of the registry and of the endpoints in which a digest means that it is needed."""
+    found = [path.read_text() for path in (workspace.home / "endpoints").glob("*/*.json")]
+    if not workspace.audit_log.exists():
+        return found  # nothing was ever registered, and asking MLflow would make a registry
+    from registry import audit_log, dossier
+    from registry.mlflow_registry import versions
+
+    found += [json.dumps(asdict(entry), default=str) for entry in audit_log.entries()]
+    for version in versions(None):
+        found.append(json.dumps(asdict(version), default=str))
+        found.append(json.dumps(dossier.lineage(version.name, version.version), default=str))
+    return found
+
+
+def _old_runs(workspace: Workspace, days: float | None, documents: list[str]) -> list[Waste]:
+    if days is None:
+        return []
+    before = time.time() - days * DAY_S
+    told = "\n".join(documents)
+    return [
+        Waste("run", folder, _size(folder), f"ended more than {days:g} days ago")
+        for run in past_runs(workspace)[1:]
+        if (folder := workspace.runs / run.id).stat().st_mtime < before
+        and run.outcome != "running"
+        and run.id not in told
+    ]
+
+
+def _unreferred(folder: Path, referred: set[str], kind: str) -> list[Waste]:
+    """Everything named by a digest that nothing refers to, and what an earlier `free` left."""
+    return [
+        Waste(kind, path, _size(path), "no run, version or dossier refers to it")
+        for path in _below(folder)
+        if path.name.startswith(".gone-")
+        or (DIGEST.fullmatch(path.stem) and path.stem not in referred)
+    ]
+
+
+def _leftovers(folder: Path, kind: str, why: str) -> list[Waste]:
+    return [Waste(kind, path, _size(path), why) for path in _below(folder)]
+
+
+def _stale_memories(folder: Path) -> list[Waste]:
+    """Digests remembered of files of which none is there any more."""
+    return [
+        Waste("remembered digests", path, _size(path), "the files are gone")
+        for path in _below(folder)
+        if not any(os.path.exists(name) for name in read_json(path) or {})  # noqa: PTH110  as text
+    ]
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _size(path: Path) -> int:
+    return sum(size for size in _sizes(path))
+
+
+def _sizes(path: Path) -> Iterator[int]:
+    if path.is_symlink() or path.is_file():
+        yield path.lstat().st_size
+    else:
+        yield from (p.lstat().st_size for p in path.rglob("*") if not p.is_dir())
