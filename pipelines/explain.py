@@ -33,7 +33,7 @@ def _why(run: Run, name: str, guards: dict[str, tuple[tuple[str, bool], ...]]) -
     if step.state == "reused":
         if step.why == "unchanged":
             return f"nothing changed since run {step.made_by}"
-        return f"{step.why}; run {step.made_by} had made just this"
+        return f"{step.why}; what run {step.made_by} made stands"
     if step.state == "failed":
         return run.reason
     if step.state != "skipped":

@@ -19,10 +19,13 @@ class Source:
     or `captured:MODEL` for the traffic that its endpoint kept.
 
     Every backend lets the launcher override `uri`, and names what it finds there by digest.
+    `replaced_by` is an output that may become what lies here, as a model becomes champion: the
+    comparison that brought it there stands, for it need not beat itself.
     """
 
     name: str
     uri: str
+    replaced_by: "Port | None" = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Step:
         for port in inputs.values():
             if isinstance(port, Port) and port.name not in port.step.component.outputs:
                 raise GraphError(f"{port.step.name}.{port.name} is a value, not a directory")
+            if isinstance(port, Source) and port.replaced_by not in (None, *inputs.values()):
+                raise GraphError(f"{component.name} does not read what may replace {port.name}")
         object.__setattr__(self, "component", component)
         object.__setattr__(self, "config", config)
         object.__setattr__(self, "inputs", inputs)

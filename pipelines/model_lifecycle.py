@@ -34,7 +34,9 @@ def model_lifecycle(config: LifecycleConfig) -> Pipeline:
 
     trained = Step(train, config.training, **data)
     # The champion is an input: a cached comparison can never be with the wrong one.
-    champion = Source("champion", f"champion:{config.registration.name}")
+    champion = Source(
+        "champion", f"champion:{config.registration.name}", replaced_by=trained["model"]
+    )
     evaluated = Step(evaluate, config.evaluation, model=trained["model"], champion=champion, **data)
     gated = Step(gate, config.gating, metrics=evaluated["metrics"])
     # Refused models are registered too: what was tried is part of the record.

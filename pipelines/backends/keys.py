@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lineage import code
+from lineage.digest import digest
 from lineage.workspace import Workspace
-from pipelines.graph import Port, Step
+from pipelines.graph import Port, Source, Step
 
 Parts = dict[str, Any]
 SOME = 4  # differences told in a line; the record holds all
@@ -44,6 +45,33 @@ def key_parts(step: Step, contents: dict[str, str], workspace: Workspace) -> Par
         "inputs": contents,
         "secrets": {name: workspace.fingerprint(name) for name in component.secrets},
     }
+
+
+def looked_up_as(step: Step, parts: Parts) -> list[str]:
+    """The names under which a result may stand, the best first."""
+    own = digest("step", parts)
+    rival, before = _comparison(step, parts)
+    return [before, own] if rival == "itself" else [own]
+
+
+def kept_as(step: Step, parts: Parts) -> list[str]:
+    """The names under which a result is kept."""
+    own = digest("step", parts)
+    rival, before = _comparison(step, parts)
+    return [own, before] if rival == "another" else [own]
+
+
+def _comparison(step: Step, parts: Parts) -> tuple[str, str]:
+    """Whether a step compares its subject with another or with itself, and the name of its last
+    comparison with another; see `graph.Source.replaced_by`."""
+    origins, contents = step.inputs, parts["inputs"]
+    for name, origin in origins.items():
+        if isinstance(origin, Source) and origin.replaced_by:
+            subject = next(n for n, o in origins.items() if o == origin.replaced_by)
+            rival = "itself" if contents[subject] == contents[name] else "another"
+            inputs = {**contents, name: "the one before"}
+            return rival, digest("step", {**parts, "inputs": inputs})
+    return "none", ""
 
 
 def sources_of(step: Step) -> dict[str, str]:
@@ -105,5 +133,5 @@ def _cut(value: Any, digits: int | None) -> Any:
 
 
 def _short(value: Any, most: int = 40) -> str:
-    text = "none" if value is None else str(value)
+    text = "none" if value is None else str(value) or "empty"
     return text if len(text) <= most else text[: most - 1] + "…"

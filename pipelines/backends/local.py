@@ -145,12 +145,12 @@ class _Walk:
         # One process makes a key, or changes the world, at a time; the others wait and reuse.
         name = "effects" if step.component.effect else state.key
         with self.store.lock(name, blocked=lambda: self._enter(state, "blocked")):
-            made = find(self.store, step, state.key)
+            made = find(self.store, step, parts)
             if state.state == "blocked" and made is None:
                 self._enter(state, "running")
             ended = "reused" if made else "ran"
             if made is None and last is not None and not changed:
-                state.why = why_again(self.store, step, state.key)
+                state.why = why_again(self.store, step, parts)
             made = made or self._tried(step, parts, inputs, contents)
         state.values, state.outputs, state.made_by = made.values, made.outputs, made.run
         state.seconds = round(time.perf_counter() - started, 4)
@@ -227,7 +227,8 @@ class _Walk:
                 raise
             seconds = round(time.perf_counter() - started, 3)
             made = Made(step.name, parts, values, digests, self.run.id, seconds)
-            self.store.keep(made, outputs, reusable=self._still_true(step, inputs, contents))
+            true = self._still_true(step, inputs, contents)
+            self.store.keep(made, outputs, keys.kept_as(step, parts) if true else ())
         return made
 
     def _still_true(self, step: Step, inputs: dict[str, Path], contents: dict[str, str]) -> bool:
@@ -247,17 +248,18 @@ class _Walk:
         return True
 
 
-def find(store: Store, step: Step, key: str) -> Made | None:
+def find(store: Store, step: Step, parts: keys.Parts) -> Made | None:
     """Finished work that may be reused: whole, and, for an effect, still standing in the world."""
-    made = store.find(key)
+    found = (store.find(key) for key in keys.looked_up_as(step, parts))
+    made = next((made for made in found if made), None)
     if made and step.component.receipt:
         paths = {name: store.path(content) for name, content in made.outputs.items()}
         return made if step.component.receipt(**paths) else None
     return made
 
 
-def why_again(store: Store, step: Step, key: str) -> str:
+def why_again(store: Store, step: Step, parts: keys.Parts) -> str:
     """Why a step must run although nothing that it depends on has changed."""
-    if step.component.effect and store.find(key):
+    if step.component.effect and store.find(digest("step", parts)):
         return "what it did no longer stands"
     return "its result is gone, or is no longer what it was"

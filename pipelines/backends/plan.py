@@ -90,12 +90,11 @@ class _Look:
             if last is not None and not changed:
                 return Planned(step.name, FOLLOW, after, when, seconds)
             return Planned(step.name, RUN, f"{after}: {why}", when, seconds, keys.as_dicts(changed))
-        key = digest("step", parts)
-        if made := find(self.store, step, key):
+        if made := find(self.store, step, parts):
             self.made[step.name] = made
             return Planned(step.name, REUSE, why, when, made.seconds, keys.as_dicts(changed))
         if not changed and last is not None:
-            why = why_again(self.store, step, key)
+            why = why_again(self.store, step, parts)
         return Planned(step.name, RUN, why, when, seconds, keys.as_dicts(changed))
 
     def _content(self, name: str, origin: Port | Source, last: dict[str, Any] | None) -> str:

@@ -12,14 +12,13 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-from lineage.digest import digest
 from lineage.errors import StepFailed
 from lineage.files import read_json, write_json
 from lineage.known import Known
@@ -37,11 +36,6 @@ class Made:
     outputs: dict[str, str]
     run: str  # the run that executed it
     seconds: float
-
-    @property
-    def key(self) -> str:
-        """The name under which this work is found again."""
-        return digest("step", self.parts)
 
 
 @dataclass(frozen=True)
@@ -88,13 +82,13 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def keep(self, made: Made, outputs: dict[str, Path], *, reusable: bool = True) -> None:
+    def keep(self, made: Made, outputs: dict[str, Path], names: Sequence[str]) -> None:
         """Move outputs into place, then write the record: its presence means all is whole.
 
         Args:
             made: What the record says.
             outputs: Each output's folder under `building`.
-            reusable: False where the key does not tell the truth; then no record is written.
+            names: The keys under which to find it again; none if no key tells the truth of it.
         """
         for name, built in outputs.items():
             content = made.outputs[name]
@@ -108,8 +102,8 @@ class Store:
                 # Equal bytes lie here already, or another run put them here just now.
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-        if reusable:
-            write_json(self.root / "steps" / f"{made.key}.json", asdict(made), durable=False)
+        for key in names:
+            write_json(self.root / "steps" / f"{key}.json", asdict(made), durable=False)
 
     def latest(self, step: str) -> dict[str, Any] | None:
         """The key parts and sources of a step's last result, whether it ran or was reused."""

@@ -73,3 +73,12 @@ def breaks(config: Settings, words: Input, report: Output) -> None:
     note(config, "breaks")
     (report / "why.txt").write_text("because")
     raise StepFailed("3 rows fail")
+
+
+@component()
+def compare(config: Settings, mine: Input, theirs: Input, report: Output) -> Decision:
+    """Say which of two texts is longer."""
+    note(config, "compare")
+    lengths = [len((folder / "words.txt").read_text()) for folder in (mine, theirs)]
+    (report / "lengths.txt").write_text(str(lengths))
+    return Decision(lengths[0] > lengths[1], f"{lengths[0]} against {lengths[1]}")

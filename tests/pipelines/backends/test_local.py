@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toys import Settings, announce, breaks, judge, read, stumbles
+from toys import Settings, announce, breaks, compare, judge, read, stumbles
 
 from lineage.errors import BadInput
 from lineage.record import read_record
@@ -228,3 +228,49 @@ def test_a_run_that_is_still_going_is_not_called_interrupted(home, source, journ
         tell=lambda run, step: seen.append(past_runs(home)[0].outcome),
     )
     assert set(seen) == {"running"}
+
+
+@pytest.fixture
+def throne(tmp_path: Path) -> Path:
+    """Where whatever is in service lies."""
+    folder = tmp_path / "throne"
+    folder.mkdir()
+    (folder / "words.txt").write_text("the first")
+    return folder
+
+
+def against(throne: Path, journal: Path, source: Path) -> Pipeline:
+    config = Settings(journal=str(journal))
+    made = Step(read, config, source=Source("source", str(source)))
+    rival = Source("rival", str(throne), replaced_by=made["words"])
+    return Pipeline("p", [made, Step(compare, config, mine=made["words"], theirs=rival)])
+
+
+def enthrone(run: Run, home: Workspace, throne: Path) -> None:
+    words = home.runs / run.id / "read.words" / "words.txt"
+    (throne / "words.txt").write_bytes(words.read_bytes())
+
+
+def test_what_is_in_service_itself_need_not_beat_itself(home, source, journal, throne) -> None:
+    first = walk(against(throne, journal, source), home)
+    enthrone(first, home, throne)
+    again = walk(against(throne, journal, source), home)
+    assert states(again) == {"read": "reused", "compare": "reused"}
+    assert again.step("compare").values == first.step("compare").values
+
+
+def test_another_rival_is_met_anew(home, source, journal, throne) -> None:
+    enthrone(walk(against(throne, journal, source), home), home, throne)
+    (throne / "words.txt").write_text("the third" * 30)
+    later = walk(against(throne, journal, source), home)
+    assert states(later)["compare"] == "ran"
+    assert later.step("compare").values["passed"] is False
+    # And then it is that comparison which stands.
+    enthrone(later, home, throne)
+    assert walk(against(throne, journal, source), home).step("compare").values["passed"] is False
+
+
+def test_a_model_that_was_never_compared_meets_itself(home, source, journal, throne) -> None:
+    (throne / "words.txt").write_text((source / "in.txt").read_text() + "hello")
+    run = walk(against(throne, journal, source), home)
+    assert run.step("compare").values["reason"] == "65 against 65"

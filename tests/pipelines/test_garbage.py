@@ -1,0 +1,110 @@
+"""What may go, and above all what may not."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from toys import Settings, judge, read
+
+from lineage.errors import StepFailed
+from pipelines.backends import local
+from pipelines.backends.store import Store
+from pipelines.garbage import find_waste, free
+from pipelines.graph import Pipeline, Source, Step
+from pipelines.runs import Run
+
+OLD = time.time() - 40 * 86_400
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "in.txt").write_text("x" * 60)
+    return tmp_path
+
+
+def walk(folder: Path, home, text: str = "hello") -> Run:
+    config = Settings(journal=str(folder / "journal.txt"), text=text)
+    words = Step(read, config, source=Source("source", str(folder / "source")))
+    pipeline = Pipeline("toy", [words, Step(judge, config, words=words["words"])])
+    return local.run(pipeline, home, lambda source: Path(source.uri))
+
+
+def kinds(waste) -> set[str]:
+    return {each.kind for each in waste}
+
+
+def test_what_a_run_refers_to_stays(folder, home) -> None:
+    walk(folder, home)
+    walk(folder, home, "hallo")
+    assert find_waste(home) == []
+    assert find_waste(home, runs_older_than_days=30) == []
+
+
+def test_an_old_run_goes_with_what_only_it_refers_to(folder, home) -> None:
+    old, new = walk(folder, home, "hello"), walk(folder, home, "hallo!!")
+    os.utime(home.runs / old.id, (OLD, OLD))
+    waste = find_waste(home, runs_older_than_days=30)
+    assert kinds(waste) == {"run", "record of a step", "output of a step"}
+    gone = {each.path.name for each in waste if each.kind == "output of a step"}
+    assert gone == set().union(*(step.outputs.values() for step in old.steps))
+    assert free(home, waste) == sum(each.size_bytes for each in waste) > 0
+    assert find_waste(home, runs_older_than_days=30) == []
+    again = walk(folder, home, "hallo!!")
+    assert [(s.state, s.made_by) for s in again.steps] == [("reused", new.id)] * 2
+    assert [s.state for s in walk(folder, home, "hello").steps] == ["ran", "ran"]
+
+
+def test_the_newest_run_stays_however_old(folder, home) -> None:
+    run = walk(folder, home)
+    os.utime(home.runs / run.id, (OLD, OLD))
+    assert find_waste(home, runs_older_than_days=0) == []
+
+
+def test_what_a_killed_run_left_behind_goes(folder, home) -> None:
+    walk(folder, home)
+    half = home.store / "building" / "read-1-x" / "words"
+    half.mkdir(parents=True)
+    (half / "words.txt").write_text("half")
+    waste = find_waste(home)
+    assert [(each.kind, each.size_bytes) for each in waste] == [("an unfinished step", 4)]
+    free(home, waste)
+    assert not half.parent.exists()
+
+
+def test_what_a_version_in_the_registry_or_an_endpoint_refers_to_stays(folder, home) -> None:
+    """Its run's record is gone, and only a state file still names the object."""
+    run = walk(folder, home)
+    walk(folder, home, "hallo")
+    shutil.rmtree(home.runs / run.id)
+    content = run.step("read").outputs["words"]
+    assert content in {each.path.name for each in find_waste(home)}
+    state = home.endpoint("toy") / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(f'{{"variants": [{{"digest": "{content}"}}]}}')
+    assert content not in {each.path.name for each in find_waste(home)}
+
+
+def test_nothing_is_removed_under_a_run(folder, home) -> None:
+    walk(folder, home)
+    (home.store / "building" / "half").mkdir()
+    waste = find_waste(home)
+    with Store(home.store).in_use(), pytest.raises(StepFailed, match="a run is going on"):
+        free(home, waste)
+    assert waste[0].path.exists()
+
+
+def test_a_removal_that_was_killed_is_finished_the_next_time(folder, home) -> None:
+    run = walk(folder, home)
+    place = home.store / "objects" / run.step("read").outputs["words"]
+    place.rename(place.with_name(f".gone-{place.name}"))
+    waste = find_waste(home)
+    assert [each.path.name[:6] for each in waste] == [".gone-"]
+    free(home, waste)
+    assert find_waste(home) == []
+
+
+def test_an_empty_workspace_has_nothing_to_free(home) -> None:
+    assert find_waste(home) == []
