@@ -38,6 +38,8 @@ class Component:
     receipt: Callable[..., bool] | None
     trains: str | None
     registers: str | None
+    identities: bool
+    check: Callable[[Any], None] | None
 
     @property
     def effect(self) -> bool:
@@ -57,6 +59,8 @@ def component(
     receipt: Callable[..., bool] | None = None,
     trains: str | None = None,
     registers: str | None = None,
+    identities: bool = False,
+    check: Callable[[Any], None] | None = None,
 ) -> Callable[[Callable[..., Any]], Component]:
     """Read the contract off a typed function.
 
@@ -70,6 +74,10 @@ def component(
         trains: The output that is a model. SageMaker runs such a step as a training job.
         registers: The input that becomes a registered model. Backends with a registry
             of their own mirror it there.
+        identities: It reads data that may name patients, so what libraries say meanwhile, which
+            may quote that data, is kept nowhere.
+        check: Called with the config before any step of a run is executed, if that config is a
+            new one; raises BadInput for what this step would find out much later.
     """
 
     def declare(function: Callable[..., Any]) -> Component:
@@ -97,6 +105,8 @@ def component(
             receipt=receipt,
             trains=trains,
             registers=registers,
+            identities=identities,
+            check=check,
         )
 
     return declare

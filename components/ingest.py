@@ -6,8 +6,6 @@ from components.contract import Input, Output, Resources, component
 from components.progress import progress
 from components.runtime import main
 from imaging.config import IngestionConfig
-from imaging.labels import read_labels
-from imaging.snapshot import keep_map, take_snapshot
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import workspace
 
@@ -20,7 +18,11 @@ class Ingested(NamedTuple):
     set_aside: str  # how many, by reason
 
 
-@component(resources=Resources(cpu=4, memory_gib=16, timeout_minutes=720), secrets=(SECRET,))
+@component(
+    resources=Resources(cpu=4, memory_gib=16, timeout_minutes=720),
+    secrets=(SECRET,),
+    identities=True,
+)
 def ingest(config: IngestionConfig, scans: Input, labels: Input, snapshot: Output) -> Ingested:
     """Turn a folder of scans into a de-identified snapshot with a manifest.
 
@@ -38,6 +40,9 @@ def ingest(config: IngestionConfig, scans: Input, labels: Input, snapshot: Outpu
             whose images they are.
         StepFailed: A written file leaks an identity, or no file could be used.
     """
+    from imaging.labels import read_labels
+    from imaging.snapshot import keep_map, take_snapshot
+
     key = workspace().secret(SECRET)
     label_of = read_labels(labels, config.labels)
     with progress("ingest") as report:

@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from components.contract import Input, Output, component
 from components.runtime import main
-from imaging.manifest import read_manifest
 from lineage.files import write_json
 from lineage.workspace import workspace
-from monitoring.config import RetrainingConfig
-from monitoring.report import FACTS
+from monitoring.config import FACTS, RetrainingConfig
 from monitoring.retraining import (
     REQUEST,
     REQUESTED,
@@ -35,7 +33,7 @@ def still_requested(request: Path) -> bool:
     return facts["status"] == REQUESTED and standing.exists()
 
 
-@component(secrets=("pseudonym.key",), receipt=still_requested)
+@component(secrets=("pseudonym.key",), receipt=still_requested, identities=True)
 def retrain(
     config: RetrainingConfig, report: Input, snapshot: Input, labels: Input, request: Output
 ) -> Retraining:
@@ -45,6 +43,8 @@ def retrain(
     Writes: request/request.json. Effect: the same content as <workspace>/requests/<name>.json if
         a new model is asked for or only labels are lacking; whoever acts reads its `status`.
     """
+    from imaging.manifest import read_manifest
+
     here = workspace()
     drift = json.loads((report / FACTS).read_text())
     drift_report, name = cause_of(report, config)

@@ -8,15 +8,12 @@ from typing import Any, NamedTuple
 from components.contract import Input, Output, Resources, component
 from components.progress import progress
 from components.runtime import main
-from imaging.preprocess import compose
-from imaging.splits import read_splits
+from lineage import telemetry
 from lineage.digest import tree_digest
 from lineage.errors import StepFailed
 from lineage.workspace import workspace
+from training.check import check
 from training.config import TrainingConfig
-from training.data import load_split
-from training.export import export_model
-from training.fit import fit
 
 LogEpoch = Callable[[int, dict[str, float]], None]
 
@@ -27,7 +24,9 @@ class Trained(NamedTuple):
     threshold: float
 
 
-@component(resources=Resources(cpu=2, memory_gib=8, timeout_minutes=240), trains="model")
+@component(
+    resources=Resources(cpu=2, memory_gib=8, timeout_minutes=240), trains="model", check=check
+)
 def train(config: TrainingConfig, snapshot: Input, splits: Input, model: Output) -> Trained:
     """Fit the network of the configuration.
 
@@ -38,6 +37,12 @@ def train(config: TrainingConfig, snapshot: Input, splits: Input, model: Output)
         BadInput: The configuration does not fit MONAI, the machine or the images.
         StepFailed: A side lacks images or a class, or training or export go wrong.
     """
+    from imaging.preprocess import compose
+    from imaging.splits import read_splits
+    from training.data import load_split
+    from training.export import export_model
+    from training.fit import fit
+
     preprocess = compose(config.preprocess, "training.preprocess")
     parts = read_splits(splits)
     with progress("read images") as report:
@@ -71,7 +76,7 @@ def _tracked(config: TrainingConfig) -> Iterator[_Run]:
     if not os.environ.get("MLFLOW_TRACKING_URI") and not workspace().home.is_dir():
         yield _Run(lambda epoch, metrics: None, lambda digest: None)
         return
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    telemetry.off()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # it would try for minutes
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param

@@ -1,6 +1,5 @@
 """What is demanded of a snapshot before anything is learned from it: a Great Expectations suite."""
 
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imaging.config import Range, ValidationConfig
 from imaging.manifest import STATISTICS
+from lineage import telemetry
 from lineage.files import write_json
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _account_rules(config: ValidationConfig) -> list[Any]:
 
 
 def _context(data_docs: Path) -> Any:
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read at import; a clinic's network is no place
+    telemetry.off()
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 

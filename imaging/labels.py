@@ -1,6 +1,8 @@
 """The labels table: which of two classes each image is, and what the header may not say."""
 
+import csv
 import difflib
+import io
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from imaging.config import Labels
 from lineage.errors import BadInput
 
-TABLES = (".csv", ".parquet")
+TABLES = (".csv", ".tsv", ".parquet")
+SEPARATORS = ",;\t|"
 MOST_CLASSES_NAMED = 20  # a column with more values may hold identities; none is then quoted
 
 
@@ -31,12 +34,12 @@ def read_labels(path: Path, config: Labels) -> dict[str, Label]:
     """Read a CSV or Parquet table (or the only one in a directory) into a label per key.
 
     A key that occurs twice with different labels or patients is a conflict; other columns are
-    taken from its first row.
+    taken from its first row. A row whose label is empty says nothing, and is left out.
 
     Raises:
         BadInput: No such table, or it lacks a column or a class that the config names.
     """
-    table = _read(_the_table(path))
+    table = read_table(_the_table(path))
     wanted = {"key_column": config.key_column, "column": config.column} | {
         name: value
         for name in ("patient_column", "sex_column", "age_column", "scanner_column", "site_column")
@@ -46,9 +49,14 @@ def read_labels(path: Path, config: Labels) -> dict[str, Label]:
     told = list(table) if set(wanted.values()) & table.keys() else []
     for setting, column in wanted.items():
         if column not in table:
+            alone = (
+                "; it has one column only: separate columns by comma, semicolon, tab or |"
+                if len(table) == 1
+                else ""
+            )
             raise BadInput(
                 f"ingestion.labels.{setting}: the labels table has no column {column!r}"
-                f"{_nearest(column, table, told)}"
+                f"{alone or nearest(column, table, told)}"
             )
         if f"{column}.1" in table:  # so pandas calls the second of two
             raise BadInput(
@@ -63,13 +71,15 @@ def read_labels(path: Path, config: Labels) -> dict[str, Label]:
             near = {v for v in given if v.lower() == name.lower()} | set(told)
             raise BadInput(
                 f"ingestion.labels.classes: column {config.column!r} never says {name!r}"
-                f"{_nearest(name, near, told) if len(given) <= MOST_CLASSES_NAMED else ''}"
+                f"{nearest(name, near, told) if len(given) <= MOST_CLASSES_NAMED else ''}"
             )
 
     labels: dict[str, Label] = {}
     for number, key in enumerate(table[config.key_column]):
         key = key.strip()
         row = {name: table[column][number].strip() for name, column in wanted.items()}
+        if not row["column"]:
+            continue
         label = _label(row, config.classes)
         known = labels.setdefault(key, label)
         if (known.label, known.patient_id) != (label.label, label.patient_id):
@@ -128,27 +138,68 @@ def _the_table(path: Path) -> Path:
     return path
 
 
-def _read(path: Path) -> dict[str, list[str]]:
+def read_table(path: Path) -> dict[str, list[str]]:
+    """Read a table as text, column by column: Parquet, or CSV in what Excel and others make of it.
+
+    CSV may be separated by comma, semicolon, tab or |, whichever makes most of the first line. It
+    is UTF-8 or UTF-16; what is neither can only be told by what it was meant to say, and is read as
+    Windows-1252, Latin-1's successor.
+
+    Raises:
+        BadInput: It is no such table.
+    """
     import pandas as pd
 
     try:
-        if path.read_bytes()[:4] == b"PAR1":
-            frame = pd.read_parquet(path)
+        data = path.read_bytes()
+        if data.startswith(b"PAR1"):
+            frame = pd.read_parquet(io.BytesIO(data))
             frame = frame.astype(object).where(frame.notna(), "").astype(str)
         else:
+            text = _decode(data)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", pd.errors.ParserWarning)
                 frame = pd.read_csv(
-                    path,
+                    io.StringIO(text),
+                    sep=_separator(text),
                     dtype=str,
                     keep_default_na=False,
-                    encoding="utf-8-sig",
                     index_col=False,  # or a comma too many moves every value one column on
                 )
+    except BadInput:
+        raise
+    except pd.errors.EmptyDataError:
+        raise BadInput(
+            "labels: the file is empty; a row with the columns' names comes first"
+        ) from None
+    except OSError as error:
+        raise BadInput(f"labels: the table cannot be read ({error.strerror})") from None
     except Exception as error:
         # The library's sentence may quote a line of the table.
-        raise BadInput(f"labels: neither CSV nor Parquet ({type(error).__name__})") from None
+        raise BadInput(
+            f"labels: neither CSV nor Parquet ({type(error).__name__}); "
+            "save it as CSV in UTF-8, with the columns' names in the first line"
+        ) from None
     return {str(name): frame[name].tolist() for name in frame.columns}
+
+
+def _decode(data: bytes) -> str:
+    if data.startswith(b"PK\3\4"):
+        raise BadInput("labels: this is an Excel workbook or another archive; save it as CSV")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    if b"\0" in data:
+        raise BadInput("labels: neither CSV nor Parquet; save it as CSV in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252")
+
+
+def _separator(text: str) -> str:
+    """What parts the first line into most columns; a comma where nothing does."""
+    header = text.partition("\n")[0].strip("\r")
+    return max(SEPARATORS, key=lambda s: len(next(csv.reader([header], delimiter=s), [])))
 
 
 def _label(row: dict[str, str], classes: tuple[str, str]) -> Label:
@@ -156,7 +207,7 @@ def _label(row: dict[str, str], classes: tuple[str, str]) -> Label:
         return row.get(name) or None
 
     try:
-        age = float(row.get("age_column") or "nan")
+        age = float((row.get("age_column") or "nan").replace(",", "."))
     except ValueError:
         age = float("nan")
     return Label(
@@ -169,7 +220,7 @@ def _label(row: dict[str, str], classes: tuple[str, str]) -> Label:
     )
 
 
-def _nearest(name: str, known: Iterable[str], told: Sequence[str]) -> str:
+def nearest(name: str, known: Iterable[str], told: Sequence[str] = ()) -> str:
     """The nearest of what is known; else all that may be told."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1) or difflib.get_close_matches(

@@ -26,7 +26,8 @@ REASONS = {
     "duplicate_file": "The same bytes came before, under another name.",
     "duplicate_pixels": "The same pixels came before, as another instance.",
     "conflicting_instance_uid": "Different files carry the same SOP Instance UID.",
-    "unlabelled": "The labels table says nothing of it, or none of the two classes.",
+    "unlabelled": "The labels table says nothing of it.",
+    "other_class": "The labels table gives it a class that is neither of the two.",
     "unexpected_error": "Our own code stumbled over it; the log says where.",
     "label_conflict": "The labels table gives it two different labels.",
 }

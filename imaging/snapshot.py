@@ -224,7 +224,7 @@ def _examine_dicom(data: bytes, facts: Facts, snapshot: Path, names: deidentify.
         raise SetAside("no_instance_uid")
     if not facts["keys"]["PatientID"]:
         raise SetAside("no_patient_id")
-    if _may_show_text(source):
+    if may_show_text(source):
         raise SetAside("burned_in_annotation")
     seen = dicom.as_seen(source, stored)
     pixel_sha256 = pixels.pixel_digest(seen)
@@ -309,7 +309,8 @@ def _write_checked(
         draft.replace(path)
 
 
-def _may_show_text(source: "Dataset") -> bool:
+def may_show_text(source: "Dataset") -> bool:
+    """Text in the pixels is declared, or is common on such a device and not ruled out."""
     declared = text(source, "BurnedInAnnotation")
     if declared is not None:
         return declared.upper() != "NO"
@@ -360,7 +361,7 @@ def _decide(
         if label is not None and label.conflict:
             result["reason"] = "label_conflict"
         elif label is None or label.label is None:
-            result["reason"] = "unlabelled"
+            result["reason"] = "unlabelled" if label is None else "other_class"
         elif not (result["row"].get("patient_id") or label.patient_id):
             result["reason"] = "no_patient_id"
     for group in _groups(results, lambda r: r["row"]["pixel_sha256"]):

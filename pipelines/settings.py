@@ -2,9 +2,11 @@
 
 import difflib
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +54,23 @@ def read_settings(path: Path, kind: type[Settings], overrides: Sequence[str] = (
         faults = error.errors(include_url=False)
         lines = [_sentence(path, kind, root, overridden, fault) for fault in faults]
         raise BadInput("\n".join(lines)) from None
+
+
+def placed(path: Path, overrides: Sequence[str], sentence: str) -> str:
+    """Put file and line before a sentence that begins with a setting, `training.network.name: …`.
+
+    Steps know their settings by name only; a person looks for the line, or for the `--set`.
+    """
+    name = re.match(r"[a-z_]+(?:\.\w+)+", sentence)
+    if not name:
+        return sentence
+    if any(f"{name[0]}.".startswith(f"{o.partition('=')[0]}.") for o in overrides):
+        return f"--set: {sentence}"
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+        root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+        if line := _line(root, name[0].split(".")):
+            return f"{path}:{line}: {sentence}"
+    return sentence
 
 
 def _expand(value: Any) -> Any:

@@ -66,7 +66,7 @@ def fit(
     import torch
     from torch.nn.functional import cross_entropy
 
-    device = _device(config.device)
+    device = choose_device(config.device)
     history: list[dict[str, float]] = []
     best_weights: dict[str, torch.Tensor] = {}
     lowest, best_epoch, highest, improved = np.inf, 0, -np.inf, 0
@@ -154,7 +154,12 @@ def _tensor(pixels: np.ndarray, device: "torch.device") -> "torch.Tensor":
     return torch.from_numpy(pixels).to(device)
 
 
-def _device(wanted: str) -> "torch.device":
+def choose_device(wanted: str) -> "torch.device":
+    """What to train on: `cpu`, `cuda`, or for `auto` a GPU where there is one.
+
+    Raises:
+        BadInput: `cuda` is asked for where there is none.
+    """
     import torch
 
     present = torch.cuda.is_available()

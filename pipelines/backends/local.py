@@ -51,7 +51,7 @@ def run(
     record = _new_run(pipeline, config)
     folder = RunFolder(workspace.runs / record.id)
     store = Store(workspace.store)
-    walk = _Walk(record, folder, store, workspace, tell)
+    walk = _Walk(record, folder, store, workspace, tell, list(pipeline.steps()))
     folder.begin(record)
     imports = store.root / "imports.json"
     code.recall(imports)
@@ -108,6 +108,7 @@ class _Walk:
     store: Store
     workspace: Workspace
     tell: Tell
+    unchecked: list[Step]
     sources: dict[Source, Path] = field(default_factory=dict)
     states: dict[str, StepState] = field(init=False)
 
@@ -151,13 +152,28 @@ class _Walk:
             ended = "reused" if made else "ran"
             if made is None and last is not None and not changed:
                 state.why = why_again(self.store, step, parts)
-            made = made or self._tried(step, parts, inputs, contents)
+            if made is None:
+                self._check_once(state)
+                made = self._tried(step, parts, inputs, contents)
         state.values, state.outputs, state.made_by = made.values, made.outputs, made.run
         state.seconds = round(time.perf_counter() - started, 4)
         if changed or last is None:
-            self.store.set_latest(step.name, parts, keys.sources_of(step))
+            self.store.set_latest(made, parts, keys.sources_of(step))
         self.folder.link(state, self.store.root / "objects")
         self._enter(state, ended)
+
+    def _check_once(self, first: StepState) -> None:
+        """Hours of ingestion must not end at a misspelt network: ask all steps, before the first.
+
+        A config that a result was made with is known to be good; asking costs heavy imports.
+        """
+        steps, self.unchecked = self.unchecked, []
+        for step in steps:
+            known = (self.store.latest(step.name) or {}).get("parts", {}).get("config")
+            if step.component.check and known != step.config.model_dump(mode="json"):
+                first.state, self.states[step.name].state = "waiting", "running"
+                step.component.check(step.config)
+                self.states[step.name].state, first.state = "waiting", "running"
 
     def _enter(self, state: StepState, name: str) -> None:
         state.state = name
@@ -261,5 +277,5 @@ def find(store: Store, step: Step, parts: keys.Parts) -> Made | None:
 def why_again(store: Store, step: Step, parts: keys.Parts) -> str:
     """Why a step must run although nothing that it depends on has changed."""
     if step.component.effect and store.find(digest("step", parts)):
-        return "what it did no longer stands"
+        return "what it did outside no longer stands, or may be answered anew"
     return "its result is gone, or is no longer what it was"

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lineage import code
-from lineage.digest import digest
 from lineage.workspace import Workspace
 from pipelines.backends import keys
 from pipelines.backends.local import Resolve, find, why_again
@@ -76,7 +75,7 @@ class _Look:
     def _planned(self, step: Step, when: str) -> Planned:
         origins = [o.step.name for o in step.inputs.values() if isinstance(o, Port)]
         last = self.store.latest(step.name)
-        seconds = self._seconds(step, last)
+        seconds = last["seconds"] if last else None
         if not all(self.workspace.has_secret(name) for name in step.component.secrets):
             return Planned(step.name, RUN, "first time: its key is yet to be made", when)
         # An input that is yet to be made may turn out as it was: what else differs is known now.
@@ -103,7 +102,3 @@ class _Look:
         if origin.step.name in self.made:
             return self.made[origin.step.name].outputs[origin.name]
         return str(last["parts"]["inputs"].get(name)) if last else ""
-
-    def _seconds(self, step: Step, last: dict[str, Any] | None) -> float | None:
-        made = self.store.find(digest("step", last["parts"])) if last else None
-        return made.seconds if made else None

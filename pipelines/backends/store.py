@@ -106,14 +106,16 @@ class Store:
             write_json(self.root / "steps" / f"{key}.json", asdict(made), durable=False)
 
     def latest(self, step: str) -> dict[str, Any] | None:
-        """The key parts and sources of a step's last result, whether it ran or was reused."""
+        """A step's last result, whether it ran or was reused: `parts` of its key, the digests of
+        its `sources`, and the `seconds` that it took."""
         last: dict[str, Any] | None = read_json(self.root / "latest" / f"{step}.json")
         return last
 
-    def set_latest(self, step: str, parts: dict[str, Any], sources: dict[str, str]) -> None:
+    def set_latest(self, made: Made, parts: dict[str, Any], sources: dict[str, str]) -> None:
         """Remember them, so that the next run can say what differs."""
-        path = self.root / "latest" / f"{step}.json"
-        write_json(path, {"parts": parts, "sources": sources}, durable=False)
+        path = self.root / "latest" / f"{made.step}.json"
+        facts = {"parts": parts, "sources": sources, "seconds": made.seconds}
+        write_json(path, facts, durable=False)
 
     def is_full(self) -> bool:
         """Whether the disk is."""

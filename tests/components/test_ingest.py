@@ -229,7 +229,7 @@ def test_copies_and_conflicts(run: Callable[..., Path], home: Workspace) -> None
     assert reasons(home, snapshot) == {
         "b": "duplicate_file", "c": "duplicate_pixels",
         "d": "conflicting_instance_uid", "e": "conflicting_instance_uid",
-        "f": "label_conflict", "g": "label_conflict", "h": "unlabelled", "i": "unlabelled",
+        "f": "label_conflict", "g": "label_conflict", "h": "other_class", "i": "unlabelled",
     }  # fmt: skip
     assert counts(snapshot)["read"] == 2
 

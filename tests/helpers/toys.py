@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from components.contract import Input, Output, component
-from lineage.errors import StepFailed
+from lineage.errors import BadInput, StepFailed
 
 
 class Settings(BaseModel):
@@ -82,3 +82,24 @@ def compare(config: Settings, mine: Input, theirs: Input, report: Output) -> Dec
     lengths = [len((folder / "words.txt").read_text()) for folder in (mine, theirs)]
     (report / "lengths.txt").write_text(str(lengths))
     return Decision(lengths[0] > lengths[1], f"{lengths[0]} against {lengths[1]}")
+
+
+def affordable(config: Settings) -> None:
+    """Refuse a level that no text reaches, before any is read."""
+    note(config, "check")
+    if config.level > 1:
+        raise BadInput("judging.level: no share lies above 1")
+
+
+@component(check=affordable)
+def rate(config: Settings, words: Input, verdict: Output) -> None:
+    """Do what needs a level that was checked."""
+    note(config, "rate")
+
+
+@component()
+def watch_grow(config: Settings, source: Input, words: Output) -> None:
+    """Read a folder into which somebody puts a file at that very moment."""
+    note(config, "watch_grow")
+    (words / "words.txt").write_text((source / "in.txt").read_text())
+    (source / "later.txt").write_text("new")

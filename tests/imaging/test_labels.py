@@ -121,3 +121,49 @@ def test_two_columns_of_one_name_are_not_chosen_from(table: Path) -> None:
     table.write_text("image,view,view,who,sex\na.png,PA,AP,P1,F\nb.png,AP,PA,P2,F\n")
     with pytest.raises(BadInput, match="two columns 'view'"):
         read_labels(table, config())
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_table_reads_alike_however_a_spreadsheet_saved_it(
+    tmp_path: Path, separator: str, encoding: str
+) -> None:
+    path = tmp_path / "labels.csv"
+    text = TABLE.replace("LL", "Größe ñ").replace(",", separator).replace("\n", "\r\n")
+    path.write_bytes(text.encode(encoding))
+    assert read_labels(path, config(classes=("PA", "Größe ñ"))) == {
+        "a.png": Label(0, patient_id="P1", sex="F"),
+        "b.png": Label(None, patient_id="P2"),
+        "c.png": Label(1, patient_id="P3", sex="M"),
+    }
+
+
+def test_the_separator_is_what_parts_the_header_and_a_comma_may_stand_in_a_value(
+    table: Path,
+) -> None:
+    table.write_text('image;view;who;sex;"age, years"\na,b.png;PA;P1;F;61,5\nc.png;AP;P2;M;7\n')
+    labels = read_labels(table, config(age_column="age, years"))
+    assert labels["a,b.png"] == Label(0, patient_id="P1", sex="F", age_years=61.5)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "the file is empty; a row with"),
+        (b"PK\3\4 a workbook", "Excel workbook"),
+        (b"image\0\1\2", "save it as CSV in UTF-8"),
+        (b"image^view\na.png^PA\n", "it has one column only: separate columns by comma"),
+    ],
+)
+def test_what_cannot_be_read_says_how_to_save_it(table: Path, data: bytes, says: str) -> None:
+    table.write_bytes(data)
+    with pytest.raises(BadInput, match=says):
+        read_labels(table, config())
+
+
+def test_an_empty_label_says_nothing_another_class_says_neither(table: Path) -> None:
+    table.write_text(TABLE + "d.png, ,P4,F,1\na.png,,P1,F,61\n")
+    labels = read_labels(table, config())
+    assert "d.png" not in labels
+    assert labels["c.png"].label is None
+    assert labels["a.png"] == Label(0, patient_id="P1", sex="F")

@@ -5,6 +5,7 @@ import yaml
 
 from lineage.errors import BadInput
 from pipelines.config import LifecycleConfig, load
+from pipelines.settings import placed
 
 ROOT = Path(__file__).resolve().parents[2]
 VALID = """\
@@ -117,3 +118,14 @@ def test_the_environment_fills_places_and_a_missing_one_is_named(tmp_path, monke
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.name)
 def test_shipped_files_load(path: Path) -> None:
     load(path)
+
+
+def test_what_a_step_says_of_a_setting_gets_its_line(tmp_path) -> None:
+    path = write(tmp_path, VALID)
+    told = "training.network.name: there is no DenseNet122"
+    assert placed(path, (), told) == f"{path}:5: {told}"
+    assert placed(path, ("training.network.name=DenseNet122",), told) == f"--set: {told}"
+    assert placed(path, ("training.network={name: X}",), told) == f"--set: {told}"
+    assert placed(path, (), "3 rows fail") == "3 rows fail"
+    # A default has no line of its own: the nearest section is where to put another.
+    assert placed(path, (), "training.augment: no") == f"{path}:4: training.augment: no"

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toys import Settings, announce, breaks, compare, judge, read, stumbles
+from toys import Settings, announce, breaks, compare, judge, rate, read, stumbles, watch_grow
 
 from lineage.errors import BadInput
 from lineage.record import read_record
@@ -274,3 +274,39 @@ def test_a_model_that_was_never_compared_meets_itself(home, source, journal, thr
     (throne / "words.txt").write_text((source / "in.txt").read_text() + "hello")
     run = walk(against(throne, journal, source), home)
     assert run.step("compare").values["reason"] == "65 against 65"
+
+
+def rated(journal: Path, source: Path, *, level: float = 0.5, text: str = "hello") -> Pipeline:
+    config = Settings(journal=str(journal), level=level)
+    words = Step(
+        read, config.model_copy(update={"text": text}), source=Source("source", str(source))
+    )
+    return Pipeline("p", [words, Step(rate, config, words=words["words"])])
+
+
+def test_what_a_late_step_cannot_use_is_told_before_the_first_one_runs(
+    home, source, journal
+) -> None:
+    with pytest.raises(BadInput, match="no share lies above 1"):
+        walk(rated(journal, source, level=2), home)
+    assert executions(journal) == ["check"]
+    assert states(past_runs(home)[0]) == {"read": "skipped", "rate": "failed"}
+
+
+def test_settings_that_worked_before_are_not_checked_again(home, source, journal) -> None:
+    walk(rated(journal, source), home)
+    assert executions(journal) == ["check", "read", "rate"]
+    walk(rated(journal, source, text="hallo"), home)
+    assert executions(journal) == ["check", "read", "rate", "read", "rate"]
+    walk(rated(journal, source, text="hallo"), home)  # nothing runs, so nothing is asked
+    assert executions(journal).count("check") == 1
+
+
+def test_a_source_that_grows_while_it_is_read_serves_this_run_only(home, source, journal) -> None:
+    """The key would lie: it names what lay there before."""
+    step = Step(watch_grow, Settings(journal=str(journal)), source=Source("s", str(source)))
+    run = walk(Pipeline("p", [step]), home)
+    assert (run.outcome, states(run)) == ("done", {"watch_grow": "ran"})
+    assert "source changed meanwhile" in run.step("watch_grow").why
+    (source / "later.txt").unlink()
+    assert states(walk(Pipeline("p", [step]), home)) == {"watch_grow": "ran"}

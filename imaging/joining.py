@@ -1,0 +1,110 @@
+"""Find the labels table of a folder of images, and the column of it that names them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from imaging import labels
+from imaging.headers import Seen
+from lineage.errors import BadInput
+
+MOST_TABLES = 20
+# The finer key wins where it names nearly as many images as a coarser one.
+KEYS = ("SOPInstanceUID", "file", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
+NEARLY = 0.9
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A table, the column that names images, as what, and each named image's key."""
+
+    path: Path
+    table: dict[str, list[str]]
+    key: str
+    column: str
+    key_of: dict[str, str]
+
+
+def find_tables(folder: Path, files: Sequence[str]) -> list[Path]:
+    """Files below the folder that may be a labels table, else beside it; the nearest first.
+
+    Raises:
+        BadInput: There is none.
+    """
+    below = [folder / f for f in files if PurePosixPath(f).suffix.lower() in labels.TABLES]
+    if not below:
+        beside = folder.absolute().parent
+        below = [
+            folder.parent / p.name if folder.name else p
+            for p in sorted(beside.iterdir())
+            if p.suffix.lower() in labels.TABLES and p.is_file()
+        ]
+    if not below:
+        raise BadInput(
+            f"{folder}: there is no labels table in it or beside it (.csv, .tsv or .parquet); "
+            "write one with a row per image, such as image,patient_id,label, or name it by --labels"
+        )
+    return sorted(below, key=lambda p: (len(p.parts), p))[:MOST_TABLES]
+
+
+def join(tables: Sequence[Path], files: Sequence[str], images: Sequence[Seen]) -> Joined:
+    """The table, and the column of it, that name most images.
+
+    Raises:
+        BadInput: None names any.
+    """
+    joins: list[Joined] = []
+    faults: list[BadInput] = []
+    hint, stems = "", {PurePosixPath(f).stem for f in files}
+    for path in tables:
+        if not path.is_file():
+            raise BadInput(f"{path}: there is no such labels table")
+        try:
+            table = labels.read_table(path)
+            _require_header(table, images)
+        except BadInput as fault:
+            faults.append(fault)
+            continue
+        for column, values in table.items():
+            keys = {key for v in values if (key := v.strip())}
+            for key in KEYS:
+                if key_of := _keys(key, keys, files, images):
+                    joins.append(Joined(path, table, key, column, key_of))
+            if 2 * len(keys & stems) > len(stems):
+                hint = f"; {column!r} names them without their suffix: add it, as in .png"
+    if not joins and faults and len(faults) == len(tables):
+        raise faults[0]
+    if not joins:
+        raise BadInput(
+            "no column of the labels table names the images, by their path below the folder or, "
+            f"for DICOM, by a UID or PatientID{hint or ': add one, or name the table by --labels'}"
+        )
+    most = max(len(j.key_of) for j in joins)
+    return min(
+        (j for j in joins if len(j.key_of) >= NEARLY * most), key=lambda j: KEYS.index(j.key)
+    )
+
+
+def _require_header(table: Mapping[str, Sequence[str]], images: Sequence[Seen]) -> None:
+    """Refuse a table without a header: its first row would be told as names of columns."""
+    names = {PurePosixPath(s.file).name for s in images}
+    again = [name in values for name, values in table.items()]
+    # All of them again is a header twice, as in tables that were put together from several.
+    if any(PurePosixPath(name).name in names for name in table) or (any(again) and not all(again)):
+        raise BadInput(
+            "labels: the table's first line looks like a row; put the columns' names there, such "
+            "as image,patient_id,label"
+        )
+
+
+def _keys(
+    key: str, known: set[str], files: Sequence[str], images: Sequence[Seen]
+) -> dict[str, str]:
+    """For each image, by file, which of the known keys names it."""
+    if key != "file":
+        return {s.file: value for s in images if (value := s.keys.get(key) or "") in known}
+    names = {PurePosixPath(k).name for k in known}
+    if not any(PurePosixPath(s.file).name in names for s in images):
+        return {}
+    matched = labels.match_files(files, known)
+    return {s.file: matched[s.file] for s in images if s.file in matched}

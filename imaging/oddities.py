@@ -1,0 +1,97 @@
+"""What one should know of own data before training on it, in sentences: counts, never values."""
+
+from collections.abc import Iterator
+
+from imaging.reasons import REASONS
+from imaging.survey import Survey
+
+FEW_PATIENTS = 40  # in a class: about ten in the test split
+MIXED = 1.5  # larger by this factor: not one size with a margin
+SMALLEST_SIDE = 16  # pixels; less is hardly a scan
+RARE_SHARE = 0.1
+
+
+def oddities(survey: Survey) -> list[str]:
+    """Everything odd about a survey, most consequential first."""
+    return [
+        *_of_the_task(survey),
+        *_of_the_images(survey),
+        *_of_the_table(survey),
+    ]
+
+
+def _of_the_task(s: Survey) -> Iterator[str]:
+    for what, share in s.shortcuts.items():
+        yield (
+            f"{what} alone tells the classes apart for {share:.0%} of the images: a network may "
+            "learn that instead of what the images show"
+        )
+    for name, patients in zip(s.settings.classes, s.class_patients, strict=True):
+        if patients < FEW_PATIENTS:
+            yield f"class {name!r} has {patients} patients only: intervals will be wide"
+    share = min(s.class_images) / max(sum(s.class_images), 1)
+    if share < RARE_SHARE:
+        rarer = s.settings.classes[s.class_images.index(min(s.class_images))]
+        yield f"class {rarer!r} is rare: {share:.1%} of the usable images"
+    if s.in_both:
+        yield (
+            f"{s.in_both} patients have images of both classes: right if an image has the label, "
+            "wrong if a patient has"
+        )
+
+
+def _of_the_images(s: Survey) -> Iterator[str]:
+    if not s.complete:
+        yield (
+            f"{s.looked_at} of {s.files} files were looked at, drawn at random: every count is of "
+            "these"
+        )
+    for reason, n in s.set_aside.items():
+        files = "file" if n == 1 else "files"
+        yield f"{n} {files} will be set aside as {reason}: {_lower(REASONS[reason])}"
+    if len(kinds := [k for k in s.kinds if k != "other"]) > 1:
+        yield f"the images are of several formats: {_list(s.kinds, kinds)}"
+    if len(s.modalities) > 1:
+        yield f"the images are of several modalities: {_list(s.modalities, list(s.modalities))}"
+    if s.sizes > 1:
+        low, high = (f"{rows} x {cols}" for rows, cols in (s.smallest, s.largest))
+        area = [rows * cols for rows, cols in (s.smallest, s.largest)]
+        if area[1] > MIXED * area[0]:
+            yield f"the images are of {s.sizes} sizes, from {low} to {high} pixels"
+    if s.sizes and min(s.smallest) < SMALLEST_SIDE:
+        yield f"some images have less than {SMALLEST_SIDE} pixels on a side"
+    if s.unsure:
+        yield f"{s.unsure} pictures are stored in colour; if they are not grey, they are set aside"
+    if s.inverted:
+        yield f"{s.inverted} images are MONOCHROME1 (white is low); they are inverted when read"
+
+
+def _of_the_table(s: Survey) -> Iterator[str]:
+    if s.other_tables:
+        yield f"{s.other_tables} more tables were found; --labels takes another one"
+    if s.rows_without_image:
+        yield f"{s.rows_without_image} of {s.rows} rows name no image"
+    used = {value for name, value in s.settings if name.endswith("column") and value is not None}
+    for column in s.columns:
+        name, missing = repr(column.name), s.rows - column.filled
+        if column.role == "empty":
+            yield f"column {name} is empty"
+        elif column.role == "split":
+            yield f"column {name} is not used: images are parted by patient, by a secret draw"
+        elif column.role == "identity":
+            yield f"column {name} may hold identities; it is not used, nor copied anywhere"
+        elif column.distinct == 1 and column.name not in used:
+            yield f"column {name} says the same in every row"
+        elif column.name in used and missing:
+            yield f"column {name} says nothing in {missing} of {s.rows} rows"
+        by_image = s.settings.key in ("file", "SOPInstanceUID")
+        if by_image and column.name == s.settings.patient_column and column.distinct == s.rows:
+            yield f"column {name} never repeats: right only if nobody has two images"
+
+
+def _list(counts: dict[str, int], names: list[str]) -> str:
+    return ", ".join(f"{counts[name]} {name}" for name in names)
+
+
+def _lower(sentence: str) -> str:
+    return sentence[0].lower() + sentence[1:].rstrip(".")

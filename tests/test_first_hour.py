@@ -1,0 +1,78 @@
+"""The tutorial, typed in as it stands: every command of it is run, and what it shows is held
+against what the command says, numbers aside."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "first-hour.md"
+pytestmark = pytest.mark.timeout(900)  # two trainings on real radiographs
+NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """One command of the page, what the page shows of its answer, and how it is to end."""
+
+    command: str
+    shown: tuple[str, ...]
+    exit_code: int
+
+
+def typed() -> Iterator[Typed]:
+    for block in re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.M | re.S):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, *shown = part.replace("\\\n", "").splitlines()
+            command, _, comment = command.partition("  # ")
+            code = re.search(r"exit code (\d+)", comment)
+            lines = tuple(line.strip() for line in shown if line.strip() not in ("", "…"))
+            yield Typed(command.strip(), lines, int(code[1]) if code else 0)
+
+
+def pattern(line: str) -> str:
+    """Any number may stand where the page shows one, any text where it shows an ellipsis."""
+    words = [re.escape(part) for part in re.split(r"(…)|\s+", line) if part]
+    text = r"\s+".join(words).replace("…", ".*")
+    return NUMBER.sub(lambda _: r"[\\d.,:]+", text.replace("\\.", "."))
+
+
+def test_the_page_can_be_typed_in(real_data, tmp_path: Path) -> None:
+    commands = list(typed())
+    assert len(commands) > 8
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "chest").symlink_to(real_data / "chest")
+    (tmp_path / "bin").mkdir()
+    # The very command that an installation puts there, from wherever these tests run.
+    script = tmp_path / "bin" / "lightbox"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pipelines.cli "$@"\n')
+    script.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{script.parent}:{os.environ['PATH']}",
+        "LIGHTBOX_HOME": str(tmp_path / ".lightbox"),
+        "COLUMNS": "140",
+    }
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    try:
+        for each in commands:
+            done = subprocess.run(
+                ["bash", "-c", each.command],
+                env=environment,
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+            said = done.stdout + done.stderr
+            assert done.returncode == each.exit_code, (each.command, said)
+            for line in each.shown:
+                assert re.search(pattern(line), said), (each.command, line, said)
+    finally:
+        subprocess.run([script, "endpoint", "stop"], env=environment, cwd=tmp_path, check=False)
