@@ -7,13 +7,25 @@ Exit codes: 0 done, 1 a step failed, 2 bad input, 3 the gate refused, 4 waits fo
 import errno
 import logging
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
 
 import click
 
-from pipelines.commands import compile, demo, endpoints, models, runs
+from pipelines.commands import (
+    compile,
+    demo,
+    endpoints,
+    gc,
+    init,
+    models,
+    plans,
+    report,
+    runs,
+    tools,
+)
 
 FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -23,12 +35,14 @@ def main() -> None:
     from lineage.errors import BadInput, StepFailed
 
     _quieten()
+    # A CI job that is cancelled ends like one that a person stops: recorded, nothing left running.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BadInput as error:
         click.echo(f"error: {error}", err=True)
@@ -44,35 +58,37 @@ def main() -> None:
             click.echo(told + "half-written, and the same command goes on from here.", err=True)
             sys.exit(1)
         # The message of an unforeseen error may quote data, so only its kind and place are told.
-        click.echo(f"error: {type(error).__name__} at {_place(error)}; this is a defect.", err=True)
+        click.echo(f"error: {type(error).__name__} at {place(error)}; this is a defect.", err=True)
         click.echo("LIGHTBOX_DEBUG=1 shows the whole traceback, which may quote data.", err=True)
         sys.exit(1)
 
 
 def _quieten() -> None:
-    """Third-party telemetry off, and their warnings out of the user's sight."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    """Third-party telemetry off, and their warnings out of the user's sight.
+
+    What they say inside a step goes to its log all the same; see `pipelines.step_log`.
+    """
+    from lineage import telemetry
+
+    telemetry.off()
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     if not os.environ.get("LIGHTBOX_DEBUG"):
         warnings.simplefilter("ignore")
         logging.captureWarnings(True)
         logging.getLogger().setLevel(logging.ERROR)
 
 
-def _place(error: BaseException) -> str:
+def place(error: BaseException) -> str:
     """The innermost place of our own code on the traceback."""
     from lineage.code import ROOT
 
-    place, trace = "an unknown place", error.__traceback__
+    found, trace = "an unknown place", error.__traceback__
     while trace:
         file = Path(trace.tb_frame.f_code.co_filename)
         if file.is_relative_to(ROOT) and ".venv" not in file.parts:
-            place = f"{file.relative_to(ROOT)}:{trace.tb_lineno}"
+            found = f"{file.relative_to(ROOT)}:{trace.tb_lineno}"
         trace = trace.tb_next
-    return place
+    return found
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,6 +102,10 @@ for _command in (
     runs.watch,
     runs.show,
     runs.runs,
+    report.report,
+    plans.plan,
+    plans.explain,
+    gc.gc,
     models.models,
     models.lineage,
     models.approve,
@@ -93,6 +113,11 @@ for _command in (
     endpoints.predict,
     compile.compile,
     demo.demo,
+    init.init,
+    tools.doctor,
+    tools.ui,
+    tools.schema,
+    tools.completion,
 ):
     cli.add_command(_command)
 

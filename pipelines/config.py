@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from evaluation.config import EvaluationConfig, GatingConfig
@@ -42,6 +43,11 @@ class LifecycleConfig(BaseModel):
     deployment: DeploymentConfig = DeploymentConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
     retraining: RetrainingConfig
+
+    def __repr__(self) -> str:
+        """All of it as YAML, defaults too: what a prompt or a notebook shows."""
+        values = self.model_dump(mode="json")
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
     @model_validator(mode="before")
     @classmethod

@@ -142,13 +142,14 @@ def _append(source: Path, target: Path) -> None:
 
 
 def _walk(pipeline: Pipeline, home: Workspace, console: "Console") -> Run:
-    run = local.run(
-        pipeline,
-        home,
-        partial(resolve, workspace=home),
-        config=str(CONFIG.relative_to(ROOT)),
-        tell=tell.Narrator().tell,
-    )
+    with tell.Narrator() as narrator:
+        run = local.run(
+            pipeline,
+            home,
+            partial(resolve, workspace=home),
+            config=str(CONFIG.relative_to(ROOT)),
+            tell=narrator.tell,
+        )
     console.print(tell.summary(run), soft_wrap=True)
     return run
 

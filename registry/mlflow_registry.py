@@ -14,7 +14,6 @@ one and its verdict becomes the version's.
 import fcntl
 import json
 import logging
-import os
 import re
 import shutil
 import sqlite3
@@ -26,6 +25,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
+from lineage import telemetry
 from lineage.digest import tree_digest
 from lineage.errors import BadInput
 from lineage.workspace import workspace
@@ -146,6 +146,22 @@ def champion(name: str) -> Version | None:
     if number is not None and found is None:
         raise BadInput(f"{name}:{number} is champion, but MLflow lost it: restore its database")
     return found
+
+
+def find_version(model: str) -> tuple[str, str]:
+    """Name and number of MODEL[:VERSION]; without a number, the champion's, else the newest's.
+
+    Raises:
+        BadInput: No model has that name.
+    """
+    name, _, version = model.partition(":")
+    if version:
+        return name, version
+    if best := champion(name):
+        return name, best.version
+    if not (found := versions(name)):
+        raise BadInput(f"no model is named {name!r}; `lightbox models` lists them")
+    return name, found[-1].version
 
 
 def move_champion(name: str, version: str, *, actor: str, reason: str) -> Version:
@@ -449,9 +465,7 @@ def _exists() -> bool:
 
 
 def _client() -> "MlflowClient":
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    telemetry.off()
     from mlflow import MlflowClient
 
     for noisy in ("alembic", "mlflow.store.db.utils"):  # table by table, at first use

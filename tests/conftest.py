@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from lineage import telemetry
 from lineage.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+telemetry.off()
 
 
 @pytest.fixture

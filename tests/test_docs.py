@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 
 from lineage.code import PACKAGES
 from pipelines.cli import cli
@@ -41,6 +42,19 @@ def test_every_command_has_an_example_and_stands_in_the_readme(name, command) ->
     group, _, verb = f" {name}".rpartition(" ")
     described = rf"^.*lightbox{group} (?:\w+\|)*{verb}\b"  # verbs of a group may share a line
     assert re.search(described, (ROOT / "README.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "command"), commands(cli))
+def test_completion_offers_what_the_help_describes(name, command) -> None:
+    completion = ShellComplete(cli, {}, "lightbox", "_LIGHTBOX_COMPLETE")
+    *group, verb = name.split()
+    assert verb in {item.value for item in completion.get_completions(group, "")}
+    offered = {item.value for item in completion.get_completions(name.split(), "-")}
+
+    above = click.Context(cli, info_name="lightbox", **cli.context_settings)
+    help = command.get_help(click.Context(command, parent=above, info_name=name))
+    described = re.findall(r"^  (-.*?)(?:  |$)", help.partition("Options:")[2], re.MULTILINE)
+    assert offered == {option for line in described for option in re.findall(r"--?[a-z-]+", line)}
 
 
 @pytest.mark.parametrize("name", COMPONENTS)

@@ -17,6 +17,7 @@ from lineage import code
 from lineage.digest import digest
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
+from pipelines import step_log
 from pipelines.backends import keys
 from pipelines.backends.store import Made, Store
 from pipelines.graph import Fail, Node, Pipeline, Port, Source, Step, When
@@ -224,10 +225,17 @@ class _Walk:
         self, step: Step, parts: keys.Parts, inputs: dict[str, Path], contents: dict[str, str]
     ) -> Made:
         started = time.perf_counter()
+        log_file = self.folder.path / "logs" / f"{step.name}.log"
+        captured = step_log.captured(
+            log_file, identities=step.component.identities, why=self.states[step.name].why
+        )
         with self.store.building(step.name) as folder:
             outputs = {name: folder / name for name in step.component.outputs}
             try:
-                values, digests = execute(step.component, step.config, inputs, outputs, contents)
+                with captured:
+                    values, digests = execute(
+                        step.component, step.config, inputs, outputs, contents
+                    )
             except StepFailed:
                 # Its report is the reader's only way to see why: keep what was written.
                 kept = self.folder.path / "failed" / step.name

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from lineage.workspace import workspace
+from pipelines.commands import completing
 from pipelines.commands.options import JSON, print_json, print_table
 
-MODEL = click.argument("model", required=False)
+MODEL = click.argument("model", required=False, shell_complete=completing.endpoints)
 
 
 @click.group()
@@ -88,7 +89,11 @@ def stop(model: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--model", help="Which model to ask, where several are in service.")
+@click.option(
+    "--model",
+    help="Which model to ask, where several are in service.",
+    shell_complete=completing.endpoints,
+)
 @JSON
 def predict(file: Path, model: str | None, as_json: bool) -> None:
     """Ask a running endpoint about one DICOM, PNG or JPEG file.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from pipelines.commands import completing
 from pipelines.commands.options import JSON, coloured, print_json, print_table
 
 
@@ -39,7 +40,7 @@ def models(as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=completing.models)
 @JSON
 @click.option("--html", type=click.Path(path_type=Path), help="Write one self-contained page.")
 def lineage(model: str, as_json: bool, html: Path | None) -> None:
@@ -50,9 +51,9 @@ def lineage(model: str, as_json: bool, html: Path | None) -> None:
     """
     from lineage.errors import BadInput
     from registry import dossier
+    from registry.mlflow_registry import find_version
 
-    name, version = _version(model)
-    facts = dossier.lineage(name, version)
+    facts = dossier.lineage(*find_version(model))
     if html:
         try:
             html.write_text(dossier.as_html(facts))
@@ -66,7 +67,7 @@ def lineage(model: str, as_json: bool, html: Path | None) -> None:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=completing.model_versions)
 @click.option("--reason", required=True, help="Why; it is kept in the audit log.")
 @click.option("--refuse", is_flag=True, help="Refuse instead.")
 @click.option("--actor", default=None, help="Who decides; the login name if left out.")
@@ -95,18 +96,3 @@ def approve(model: str, reason: str, refuse: bool, actor: str | None) -> None:
     click.echo(f"{name}:{version} refused")
     if (serving := mlflow_registry.champion(name)) and serving.version == version:
         click.echo(f"It is still in service: `lightbox endpoint stop {name}` takes it out.")
-
-
-def _version(model: str) -> tuple[str, str]:
-    """Split MODEL[:VERSION]; without a version, the champion, else the newest."""
-    from lineage.errors import BadInput
-    from registry.mlflow_registry import champion, versions
-
-    name, _, version = model.partition(":")
-    if version:
-        return name, version
-    if best := champion(name):
-        return name, best.version
-    if not (found := versions(name)):
-        raise BadInput(f"no model is named {name!r}; `lightbox models` lists them")
-    return name, found[-1].version

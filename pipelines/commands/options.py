@@ -6,10 +6,19 @@ from typing import Any
 
 import click
 
-CONFIG = click.argument("config", type=click.Path(path_type=Path))
+from pipelines.commands import completing
+
+CONFIG = click.argument(
+    "config", type=click.Path(path_type=Path), shell_complete=completing.configs
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one setting."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one setting.",
+    shell_complete=completing.settings,
 )
 WRAPPED = ("reason", "why")  # the columns of prose
 WATCH = click.option("--watch", "nightly", is_flag=True, help="The nightly drift watch instead.")

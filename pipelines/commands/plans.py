@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pipelines.commands import completing
 from pipelines.commands.options import (
     CONFIG,
     JSON,
@@ -66,7 +67,7 @@ def plan(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool)
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=completing.runs)
 @JSON
 def explain(run: str | None, as_json: bool) -> None:
     """Say for each step of RUN (the newest) why it ran, was reused, or was not reached.

@@ -35,7 +35,7 @@ def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     from pipelines.model_lifecycle import model_lifecycle
 
     settings = load(config, overrides)
-    return _finish(_walk(model_lifecycle(settings), config, as_json), as_json)
+    return _finish(_walk(model_lifecycle(settings), config, overrides, as_json), as_json)
 
 
 @click.command()
@@ -52,7 +52,7 @@ def watch(config: Path, overrides: tuple[str, ...], as_json: bool) -> int:
     from pipelines.model_lifecycle import drift_watch
 
     settings = load(config, overrides)
-    return _finish(_walk(drift_watch(settings), config, as_json), as_json)
+    return _finish(_walk(drift_watch(settings), config, overrides, as_json), as_json)
 
 
 @click.command()
@@ -102,18 +102,17 @@ def runs(as_json: bool, last: int) -> None:
     print_table(("run", "pipeline", "config", "outcome", "steps", "reason"), rows, "no runs yet")
 
 
-def _walk(pipeline: Any, config: Path, as_json: bool) -> "Run":
-    from functools import partial
-
-    from lineage.workspace import workspace
-    from pipelines.backends import local
-    from pipelines.sources import resolve
+def _walk(pipeline: Any, config: Path, overrides: tuple[str, ...], as_json: bool) -> "Run":
+    from lineage.errors import BadInput
+    from pipelines.settings import placed
+    from pipelines.start import start
     from pipelines.tell import Narrator
 
-    home = workspace()
-    narrator = Narrator(quiet=as_json)
-    where = partial(resolve, workspace=home)
-    return local.run(pipeline, home, where, config=str(config), tell=narrator.tell)
+    try:
+        with Narrator(quiet=as_json) as narrator:
+            return start(pipeline, config=str(config), tell=narrator.tell)
+    except BadInput as error:
+        raise BadInput(placed(config, overrides, str(error))) from error
 
 
 def _finish(run: "Run", as_json: bool) -> int:

@@ -46,6 +46,15 @@ def drawn(tree: LiveTree, width: int = 100) -> list[str]:
     return out.getvalue().splitlines()
 
 
+def coloured(tree: LiveTree) -> list[str]:
+    """The tree as lines with escape codes."""
+    out = io.StringIO()
+    Console(
+        file=out, width=100, force_terminal=True, no_color=False, color_system="standard"
+    ).print(tree)
+    return out.getvalue().splitlines()
+
+
 @pytest.fixture
 def tree() -> LiveTree:
     return LiveTree(Console(file=io.StringIO(), width=100, height=40))
@@ -72,13 +81,37 @@ def test_each_state_has_its_line_under_its_branch(tree) -> None:
 
 def test_what_was_not_reached_is_dim_and_the_rest_is_not(tree) -> None:
     tree.run = run_of(train="ran", gate="failed")
-    out = io.StringIO()
-    Console(file=out, width=100, force_terminal=True, color_system="standard").print(tree)
-    lines = out.getvalue().splitlines()
+    lines = coloured(tree)
     assert "\x1b[32m✓ \x1b[0mtrain" in lines[1]
     assert "\x1b[31m✗ \x1b[0mgate" in lines[2]
     assert "\x1b[2mwhen gate.passed" in lines[3]
     assert "\x1b[2mpromote" in lines[4]
+
+
+def test_the_branch_that_was_taken_stands_out(tree) -> None:
+    run = tree.run = run_of(train="ran", gate="ran")
+    run.step("gate").values, run.outcome = {"passed": False}, "refused"
+    lines = coloured(tree)
+    assert "\x1b[2mwhen gate.passed" in lines[3]
+    assert "\x1b[33motherwise" in lines[5]
+    assert "\x1b[1;31mend as “refused”" in lines[6]
+    run.step("gate").values, run.outcome = {"passed": True}, "done"
+    lines = coloured(tree)
+    assert "\x1b[33mwhen gate.passed" in lines[3]
+    assert "\x1b[2motherwise" in lines[5]
+    assert "\x1b[2mend as “refused”" in lines[6]
+
+
+def test_the_terminal_it_writes_to_is_measured_and_no_other() -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (9, 33))
+    with os.fdopen(theirs, "w") as screen, os.fdopen(ours):
+        console = Console(file=screen)
+        LiveTree(console)._fitted()
+        assert console.size == (33, 9)
+        termios.tcsetwinsize(theirs, (12, 50))
+        LiveTree(console)._fitted()
+        assert console.size == (50, 12)
 
 
 def test_the_running_step_shows_the_work_inside_it(tree) -> None:

@@ -91,6 +91,14 @@ def test_whatever_happens_all_is_put_back(log, capfd, error, identities) -> None
         print("next")
 
 
+def test_a_log_handler_that_was_there_before_hears_nothing(log, caplog) -> None:
+    with captured(log, identities=True):
+        logging.getLogger("pydicom").warning("record %s", NAME)
+    assert "Mueller" not in caplog.text
+    logging.getLogger("pydicom").warning("afterwards")
+    assert "afterwards" in caplog.text
+
+
 def test_no_descriptor_is_left_open(log) -> None:
     with captured(log, identities=True):
         print("once, for what stays open for good")
