@@ -107,7 +107,7 @@ def remember(path: Path) -> None:
     """Keep it for the next process, if there is anything new."""
     if len(_imports_of) > _recalled:
         with suppress(OSError):  # it only saves time
-            write_json(path, _imports_of, durable=False)
+            write_json(path, _imports_of, durable=False, indent=None)
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | None = 2) -> None:
     """Write or replace a JSON file in one go: a reader sees all of it or none, also after a kill.
 
     Args:
@@ -15,12 +15,13 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
         value: What.
         durable: Wait until the disk has it, so that it also survives the machine. Needless
             for what can be made again.
+        indent: Spaces per level for those who read it; None is several times quicker.
 
     Raises:
         ValueError: The value holds NaN or an infinity, which JSON does not know.
         OSError: The disk is full or read-only; what was there before stays.
     """
-    text = json.dumps(value, indent=2 if durable else None, allow_nan=False) + "\n"
+    text = json.dumps(value, indent=indent, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

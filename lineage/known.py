@@ -55,7 +55,7 @@ class Known:
 
     def _remember(self, memory: Path, looks: dict[str, Any]) -> None:
         with suppress(OSError):  # a full or read-only disk: then all is read again next time
-            write_json(memory, looks, durable=False)
+            write_json(memory, looks, durable=False, indent=None)
 
 
 def _look(name: str) -> Look:

@@ -16,7 +16,9 @@ def leave_record(output: Path, **facts: Any) -> str:
     """
     content = tree_digest(output)
     made_at = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(output / RECORD, {**facts, "content": content, "made_at": made_at})
+    # The files that it describes are not waited for either: a crash of the machine takes both.
+    facts |= {"content": content, "made_at": made_at}
+    write_json(output / RECORD, facts, durable=False)
     return content
 
 

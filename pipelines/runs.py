@@ -81,7 +81,7 @@ class RunFolder:
             OSError: The workspace is full or cannot be written: nothing has run yet.
         """
         self.path.mkdir(parents=True)
-        write_json(self.path / "run.json", asdict(run), durable=False)
+        write_json(self.path / "run.json", asdict(run), durable=False, indent=None)
 
     def note(self, step: StepState) -> None:
         """Add a line for a step that starts or ends."""

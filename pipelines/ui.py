@@ -93,7 +93,7 @@ class Door:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         request = Request(scope)
-        if True:
+        if _same(request.cookies.get(self.cookie), self.guest):
             return await self.app(scope, receive, send)
         told = "Closed. Start `lightbox ui` again, and open the address that it prints.\n"
         answer: Response = PlainTextResponse(told, 401)

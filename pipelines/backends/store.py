@@ -103,7 +103,9 @@ class Store:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
         for key in names:
-            write_json(self.root / "steps" / f"{key}.json", asdict(made), durable=False)
+            write_json(
+                self.root / "steps" / f"{key}.json", asdict(made), durable=False, indent=None
+            )
 
     def latest(self, step: str) -> dict[str, Any] | None:
         """A step's last result, whether it ran or was reused: `parts` of its key, the digests of
@@ -115,7 +117,7 @@ class Store:
         """Remember them, so that the next run can say what differs."""
         path = self.root / "latest" / f"{made.step}.json"
         facts = {"parts": parts, "sources": sources, "seconds": made.seconds}
-        write_json(path, facts, durable=False)
+        write_json(path, facts, durable=False, indent=None)
 
     def is_full(self) -> bool:
         """Whether the disk is."""

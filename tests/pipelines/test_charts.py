@@ -12,13 +12,13 @@ def numbers(text: str, attribute: str) -> list[float]:
 
 
 def drawn(points: list[tuple[float, float]], **more) -> str:
-    return chart("A chart", [Line("one", points)], x="epoch", y="loss", **more)
+    return chart("A <chart>", [Line("one", points)], x="epoch", y="loss", **more)
 
 
 def test_a_chart_is_well_formed_and_says_what_it_is() -> None:
     root = ElementTree.fromstring(drawn([(1, 0.5), (2, 0.2)], mark=(2, "<best>")))
     assert root.get("role") == "img"
-    assert (root[0].tag, root[0].text) == ("title", "A chart")
+    assert (root[0].tag, root[0].text) == ("title", "A <chart>")
     assert {"epoch", "loss", "<best>"} <= {text.text for text in root.iter("text")}
 
 
