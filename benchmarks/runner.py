@@ -201,7 +201,8 @@ def compare(cache: Path, rounds: int) -> dict[str, Found]:
     found = {tool.name: Found() for tool in TOOLS}
     for number in range(rounds + 1):
         say(f"chains, round {number} of {rounds}")
-        for tool in TOOLS:
+        turn = number % len(TOOLS)  # so that nobody always follows the heaviest
+        for tool in TOOLS[turn:] + TOOLS[:turn]:
             it = found[tool.name]
             if it.reason or (tool.slow and number > SLOW_ROUNDS):
                 continue

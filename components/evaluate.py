@@ -7,6 +7,7 @@ from components.contract import Input, Output, Resources, component
 from components.progress import progress
 from components.runtime import main
 from evaluation.config import EvaluationConfig
+from lineage.files import write_json
 
 
 @component(resources=Resources(cpu=2, memory_gib=8, timeout_minutes=120))
@@ -23,7 +24,8 @@ def evaluate(
 
     Reads: model/ and champion/ (empty: there is none yet), the images of the test and validation
         splits.
-    Writes: metrics/metrics.json, metrics/predictions.parquet (one row per test image),
+    Writes: metrics/metrics.json, metrics/curves.json (ROC curve and calibration, to draw),
+        metrics/predictions.parquet (one row per test image),
         reference/reference.parquet (what drift is measured against), reference/reference.json.
     Raises:
         BadInput: A test patient or picture was trained or tuned on, or the champion tells other
@@ -31,6 +33,7 @@ def evaluate(
     Effect: one more line in the ledger of openings. It is no part of the outputs, which depend on
         the inputs alone.
     """
+    from evaluation.curves import curves
     from evaluation.intervals import auroc_difference
     from evaluation.ledger import record_opening
     from evaluation.metrics import measure
@@ -73,6 +76,7 @@ def evaluate(
     (metrics / "metrics.json").write_text(
         json.dumps(found, indent=2, sort_keys=True, allow_nan=False, default=asdict) + "\n"
     )
+    write_json(metrics / "curves.json", curves(labels, cases["score"], patients, config))
     columns = ["instance_uid", "patient_id", "label", "score", "champion_score"]
     cases[[*columns, "sex", "age_band", "scanner"]].to_parquet(
         metrics / "predictions.parquet", index=False

@@ -23,7 +23,6 @@ def validate(config: ValidationConfig, snapshot: Input, accepted: Output, report
     from imaging.expectations import (
         ACCEPTED,
         DATA_DOCS,
-        PAGE,
         check,
         failures,
         flawless,
@@ -38,10 +37,7 @@ def validate(config: ValidationConfig, snapshot: Input, accepted: Output, report
     if failed := failures(outcomes):
         some = "; ".join(islice(failed, 5))
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise StepFailed(
-            f"{len(failed)} of {len(outcomes)} expectations failed: {some}{more}. "
-            f"See {report / PAGE}"
-        )
+        raise StepFailed(f"{len(failed)} of {len(outcomes)} expectations failed: {some}{more}")
     flawless(manifest, outcomes).to_parquet(accepted / ACCEPTED, index=False)
 
 

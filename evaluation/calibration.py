@@ -53,7 +53,7 @@ def expected_calibration_error(
         reason = f"n too small: {clusters} patients, {minimum} needed" if clusters else "no images"
         return absent(reason, patients)
 
-    bin_of, count = _equal_mass(s, min(bins, max(1, len(s) // _IMAGES_PER_BIN)))
+    bin_of, count = equal_mass(s, bins)
     gaps = np.zeros((clusters, count))
     np.add.at(gaps, (codes, bin_of), y - s)
     images = np.bincount(codes).astype(float)
@@ -84,10 +84,14 @@ def expected_calibration_error(
     )
 
 
-def _equal_mass(scores: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], int]:
-    """Bin of each image, by rank; equal scores share a bin, so the order of rows is no matter."""
+def equal_mass(scores: NDArray[np.float64], bins: int) -> tuple[NDArray[np.int64], int]:
+    """Bin of each image, by rank, and how many: at most `bins`, and 20 images each on average.
+
+    Equal scores share a bin, so the order of rows is no matter.
+    """
     from scipy.stats import rankdata
 
+    bins = min(bins, max(1, len(scores) // _IMAGES_PER_BIN))
     place = (rankdata(scores) - 0.5) / len(scores) * bins
     found, bin_of = np.unique(place.astype(int), return_inverse=True)
     return bin_of, len(found)

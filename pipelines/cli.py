@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from pipelines.commands import (
+    compare,
     compile,
     demo,
     endpoints,
@@ -106,6 +107,7 @@ for _command in (
     plans.plan,
     plans.explain,
     gc.gc,
+    compare.compare,
     models.models,
     models.lineage,
     models.approve,

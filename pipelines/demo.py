@@ -19,12 +19,11 @@ from lineage.code import ROOT
 from lineage.digest import digest
 from lineage.workspace import Workspace, workspace
 from pipelines import tell
-from pipelines.backends import local
 from pipelines.config import load
 from pipelines.graph import Pipeline
 from pipelines.model_lifecycle import drift_watch, model_lifecycle
 from pipelines.runs import Run, past_runs
-from pipelines.sources import resolve
+from pipelines.start import start
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,10 +47,10 @@ def demo(seed: int, overrides: Sequence[str]) -> int:
     _draw(scans, seed, patients=PATIENTS, ordinary=True)
 
     say("A first model: trained, judged, registered, approved by policy, released by a canary.")
-    first = _walk(model_lifecycle(load(CONFIG, overrides)), home, console)
+    first = _walk(model_lifecycle(load(CONFIG, overrides)), console)
 
     say("A bad model, which has learned nothing. Nobody tells the gate.")
-    _walk(model_lifecycle(load(CONFIG, [*overrides, *UNTRAINED])), home, console)
+    _walk(model_lifecycle(load(CONFIG, [*overrides, *UNTRAINED])), console)
 
     if first.exit_code == 0:
         _drift_and_retrain(home, seed, overrides, console, say)
@@ -77,18 +76,18 @@ def _drift_and_retrain(
 
     say("The nightly watch looks at what the endpoint captured. There are no labels yet.")
     watch = drift_watch(load(CONFIG, overrides))
-    _walk(watch, home, console)
+    _walk(watch, console)
 
     say("Radiologists label the new scans; the watch looks again.")
     shutil.copytree(arriving, scans / "arriving")
     _append(_labels(arriving), _labels(scans))
-    watched = _walk(watch, home, console)
+    watched = _walk(watch, console)
     if not watched.step("retrain").values.get("requested"):
         say("No retraining was asked for.")
         return
 
     say("Retraining was asked for: the same command again, on the grown data.")
-    _walk(model_lifecycle(load(CONFIG, overrides)), home, console)
+    _walk(model_lifecycle(load(CONFIG, overrides)), console)
 
 
 def _fresh_workspace(seed: int) -> Workspace:
@@ -141,15 +140,9 @@ def _append(source: Path, target: Path) -> None:
         csv.writer(table).writerows(rows)
 
 
-def _walk(pipeline: Pipeline, home: Workspace, console: "Console") -> Run:
+def _walk(pipeline: Pipeline, console: "Console") -> Run:
     with tell.Narrator() as narrator:
-        run = local.run(
-            pipeline,
-            home,
-            partial(resolve, workspace=home),
-            config=str(CONFIG.relative_to(ROOT)),
-            tell=narrator.tell,
-        )
+        run = start(pipeline, config=str(CONFIG.relative_to(ROOT)), tell=narrator.tell)
     console.print(tell.summary(run), soft_wrap=True)
     return run
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lineage.errors import BadInput
 from lineage.files import read_json
+from lineage.record import read_record
 from lineage.workspace import Workspace
 from pipelines.explain import Explained, explain
 from pipelines.runs import Run, StepState
@@ -136,9 +137,14 @@ class Result:
         """What each finished step was set to: dotted names and values, by step."""
         from pipelines.backends.keys import flat
 
-        records = self.workspace.store / "steps"
-        made = {s.name: read_json(records / f"{s.key}.json") for s in self.run.steps if s.outputs}
-        return {step: flat(record["parts"]["config"]) for step, record in made.items() if record}
+        return {s.name: flat(self._config(s)) for s in self.run.steps if s.outputs}
+
+    def _config(self, step: StepState) -> dict[str, Any]:
+        kept = read_json(self.workspace.store / "steps" / f"{step.key}.json")
+        if kept is None:  # its code was edited while it ran, so it is not there to be reused
+            record = read_record(self.output(step.name, next(iter(step.outputs))))
+            return dict(record.get("config", {}))
+        return dict(kept["parts"]["config"])
 
     def __repr__(self) -> str:
         return f"{self._sentence()}\n{text_table(STEPS, map(_row, self.run.steps))}"

@@ -115,7 +115,9 @@ def find_run(workspace: Workspace, run_id: str | None) -> Run:
     names = sorted(path.parent.name for path in workspace.runs.glob("*/run.json"))
     if not names:
         raise BadInput("there are no runs here yet; `lightbox run CONFIG` starts one")
-    fitting = [name for name in names if name.startswith(run_id)] if run_id else names[-1:]
+    if run_id is None:
+        return past_runs(workspace)[0]
+    fitting = [name for name in names if name.startswith(run_id)]
     if len(fitting) != 1:
         told = "no run begins with" if not fitting else f"{len(fitting)} runs begin with"
         raise BadInput(f"{told} {run_id!r}; `lightbox runs` lists them")

@@ -1,16 +1,39 @@
 """The one way in which a run starts on this machine: from the command, and from Python."""
 
+import logging
+from contextlib import suppress
 from functools import partial
 
-from lineage.workspace import workspace
+from lineage.workspace import Workspace, workspace
 from pipelines.backends import local
 from pipelines.graph import Pipeline
 from pipelines.runs import Run
 from pipelines.sources import resolve
 
+log = logging.getLogger(__name__)
+
 
 def start(pipeline: Pipeline, *, config: str = "", tell: local.Tell) -> Run:
-    """Walk a pipeline in the workspace in force; see `pipelines.backends.local.run`."""
+    """Walk a pipeline in the workspace in force, and leave its report page.
+
+    See `pipelines.backends.local.run`.
+    """
     home = workspace()
-    where = partial(resolve, workspace=home)
-    return local.run(pipeline, home, where, config=config, tell=tell)
+    return local.run(
+        pipeline,
+        home,
+        partial(resolve, workspace=home),
+        config=config,
+        tell=tell,
+        ended=partial(_report, home),
+    )
+
+
+def _report(home: Workspace, run: Run) -> None:
+    from pipelines.report import write_report
+
+    try:
+        with suppress(OSError):  # a full disk; `lightbox report` writes it later
+            write_report(run, home)
+    except Exception as error:  # a fault of the page must not turn a release into a failed run
+        log.error("the report page was not written: %s", type(error).__name__)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 SQLITE = "sqlite:///"
+# MLflow's assistant runs commands on this machine and asks language models elsewhere.
+SHUT = ("/ajax-api/3.0/mlflow/assistant", "/gateway/")
 
 
 def serve(place: Workspace, port: int, *, browser: bool, tell: Callable[[str], None]) -> None:
@@ -94,12 +96,14 @@ class Door:
             return await self.app(scope, receive, send)
         request = Request(scope)
         if _same(request.cookies.get(self.cookie), self.guest):
-            return await self.app(scope, receive, send)
+            shut = PlainTextResponse("Turned off by `lightbox ui`.\n", 404)
+            app = shut if scope["path"].startswith(SHUT) else self.app
+            return await app(scope, receive, send)
         told = "Closed. Start `lightbox ui` again, and open the address that it prints.\n"
         answer: Response = PlainTextResponse(told, 401)
         if _same(request.query_params.get("key"), self.key):
             self.key = None
-            answer = RedirectResponse("/", 303, {"Referrer-Policy": "no-referrer"})
+            answer = RedirectResponse("/#/experiments", 303, {"Referrer-Policy": "no-referrer"})
             answer.set_cookie(self.cookie, self.guest, httponly=True, samesite="lax")
         return await answer(scope, receive, send)
 

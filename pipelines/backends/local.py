@@ -36,6 +36,7 @@ def run(
     *,
     config: str = "",
     tell: Tell = lambda run, step: None,
+    ended: Callable[[Run], None] = lambda run: None,
 ) -> Run:
     """Walk the graph. The result says how it ended; only a bug or a kill raises.
 
@@ -45,6 +46,7 @@ def run(
         resolve: Says where a source's data lies on this machine. Asked once, at the start.
         config: The name of the settings file, for the record.
         tell: Hears of each step as it starts and ends.
+        ended: Hears of the run once its record is written, however it ended.
 
     Raises:
         BadInput: A source cannot be found, or a step cannot use what it was given.
@@ -77,10 +79,13 @@ def run(
         raise
     finally:
         for step in record.steps:
+            if step.state == "running" and step.started_at:
+                step.seconds = _since(step.started_at)
             unfinished = {"waiting": "skipped", "running": "failed", "blocked": "failed"}
             step.state = unfinished.get(step.state, step.state)
         record.outcome, record.exit_code, record.ended_at = outcome, exit_code, now()
         folder.end(record)
+        ended(record)
     code.remember(imports)
     return record
 
@@ -98,6 +103,10 @@ def _new_run(pipeline: Pipeline, config: str) -> Run:
         steps=[StepState(step.name) for step in pipeline.steps()],
         graph=as_data(pipeline),
     )
+
+
+def _since(moment: str) -> float:
+    return round((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds(), 3)
 
 
 @dataclass

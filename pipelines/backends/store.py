@@ -110,8 +110,8 @@ class Store:
     def latest(self, step: str) -> dict[str, Any] | None:
         """A step's last result, whether it ran or was reused: `parts` of its key, the digests of
         its `sources`, and the `seconds` that it took."""
-        last: dict[str, Any] | None = read_json(self.root / "latest" / f"{step}.json")
-        return last
+        last: dict[str, Any] = read_json(self.root / "latest" / f"{step}.json") or {}
+        return last if last.keys() >= {"parts", "sources", "seconds"} else None
 
     def set_latest(self, made: Made, parts: dict[str, Any], sources: dict[str, str]) -> None:
         """Remember them, so that the next run can say what differs."""

@@ -64,6 +64,7 @@ def test_the_command_ends_by_what_it_found(home: Workspace, monkeypatch) -> None
     assert ending() == 1
     told = CliRunner().invoke(cli, ["doctor"], standalone_mode=False).output
     assert "problem  secrets    LIGHTBOX_SECRET_SPLIT_KEY: not a secret of 64 hex digits" in told
+    assert "-> set it to the secret, or unset it" in told
 
 
 def pins(monkeypatch: pytest.MonkeyPatch, home: Workspace, *lines: str) -> None:
@@ -100,10 +101,13 @@ def test_with_nothing_but_click_it_still_answers(home: Workspace, tmp_path: Path
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "click").symlink_to(Path(click.__file__).parent)
+    note_endpoint(home, os.getpid())
     # -S: without the folder of installed packages
     told = examined_in_subprocess([sys.executable, "-S"], PYTHONPATH=f"{bare}:{ROOT}")
     assert told["packages"]["state"] == "problem" and "pydantic" in told["packages"]["told"]
     assert told["decoders"]["state"] == told["gpu"]["state"] == "problem"
+    assert told["endpoints"]["told"].startswith("cannot be checked as long as")
+    assert told["endpoints"]["way"] == "`make install`"
     assert told["runs"]["state"] == "ok"
 
 
@@ -223,17 +227,24 @@ def dead_pid() -> int:
     return process.pid
 
 
-def test_an_endpoint_that_was_killed(home: Workspace) -> None:
+def note_endpoint(home: Workspace, pid: int) -> Path:
     folder = home.endpoint("toy")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "state.json").write_text("{}")
-    assert found(home, "endpoints").told == "none of 1 running"
-    note = {"host": "127.0.0.1", "port": 1, "pid": dead_pid()}
+    note = {"host": "127.0.0.1", "port": 1, "pid": pid}
     (folder / "endpoint.json").write_text(json.dumps(note))
-    check = found(home, "endpoints")
-    assert check.state == "warning" and check.told.startswith("toy crashed or was killed")
-    assert "lightbox endpoint start toy" in check.way
-    assert not (home.home / "secrets").exists()
+    return folder
+
+
+def test_an_endpoint_that_was_killed(home: Workspace) -> None:
+    for pid in (dead_pid(), os.getpid()):  # a number may be somebody else's by now
+        folder = note_endpoint(home, pid)
+        check = found(home, "endpoints")
+        assert check.state == "warning" and check.told.startswith("toy crashed or was killed")
+        assert "lightbox endpoint start toy" in check.way
+        assert not (home.home / "secrets").exists()
+    (folder / "endpoint.json").unlink()
+    assert found(home, "endpoints").told == "none of 1 running"
 
     (folder / "state.json").unlink()
     endpoint = LocalEndpoint(home, "toy")

@@ -2,7 +2,9 @@ import matplotlib
 import pytest
 from results import refused
 
+from lineage.digest import RECORD
 from lineage.errors import BadInput
+from lineage.files import write_json
 from lineage.workspace import Workspace
 from pipelines.result import Result
 
@@ -31,6 +33,12 @@ def test_its_tables_hold_what_the_steps_wrote(result) -> None:
     assert list(result.history.index) == [1, 2]
     assert result.verdict[0]["outcome"] == "fail"
     assert result.settings()["evaluate"] == {"bins.most": 10}
+
+
+def test_settings_of_a_step_that_was_not_kept_are_found_in_its_record(result) -> None:
+    (result.workspace.store / "steps" / f"{result.run.step('train').key}.json").unlink()
+    write_json(result.output("train", "model") / RECORD, {"config": {"max_epochs": 7}})
+    assert result.settings()["train"] == {"max_epochs": 7}
 
 
 def test_its_plots_are_axes(result) -> None:

@@ -35,13 +35,19 @@ def test_shows_the_workspace_to_one_browser_until_it_is_stopped(registered, numb
         address = re.search(r"http://127\.0\.0\.1:\d+/\?key=\S+", told)[0]
         with httpx.Client(base_url=address.partition("?")[0], trust_env=False, timeout=60) as one:
             assert one.get("/").status_code == one.get("/?key=guess").status_code == 401
-            assert one.get(address).headers["location"] == "/"
+            assert one.get(address).headers["location"] == "/#/experiments"
             assert "<title>MLflow</title>" in one.get("/").text
 
             found = one.get("/ajax-api/2.0/mlflow/registered-models/search").json()
             assert [model["name"] for model in found["registered_models"]] == ["toy"]
             asked = {"path": "assessment-1/verdict/verdict.json", "run_uuid": registered.run_id}
             assert one.get("/get-artifact", params=asked).json() == {"said": "pass"}
+
+            # What runs commands here, or tells somebody elsewhere.
+            for route in ("assistant/config", "assistant/sessions"):
+                assert one.get(f"/ajax-api/3.0/mlflow/{route}").status_code == 404
+            told = one.get("/ajax-api/3.0/mlflow/ui-telemetry").json()
+            assert told["disable_ui_telemetry"] is True
 
             # Another site's name that leads here, another site's page, a frame around ours.
             cookie = {"cookie": "; ".join(f"{k}={v}" for k, v in one.cookies.items())}
