@@ -136,6 +136,7 @@ def write(path: Path, survey: Survey, proposal: Proposal, *, force: bool = False
         BadInput: The file is there and must not be replaced, or its folder cannot be written.
     """
     from pipelines.config import load
+from pipelines.schema import comment_for
 
     if path.exists() and not force:
         raise BadInput(f"{path} is already there: --force replaces it, -o names another file")
@@ -143,7 +144,7 @@ def write(path: Path, survey: Survey, proposal: Proposal, *, force: bool = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            draft.write_text(as_yaml(survey, proposal), encoding="utf-8")
+            draft.write_text(comment_for(path) + as_yaml(survey, proposal), encoding="utf-8")
             load(draft)
             draft.replace(path)
         finally:

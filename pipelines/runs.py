@@ -10,10 +10,11 @@ runs/<id>/report.html         all of it, to look at
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class RunFolder:
 def past_runs(workspace: Workspace) -> list[Run]:
     """Every run of the workspace, newest first; one whose process died counts as interrupted."""
     found = [run for path in workspace.runs.glob("*/run.json") if (run := _read(path))]
-    return sorted(found, key=lambda run: run.started_at, reverse=True)
+    return sorted(found, key=lambda run: (run.started_at, run.id), reverse=True)
 
 
 def find_run(workspace: Workspace, run_id: str | None) -> Run:
@@ -127,6 +128,15 @@ def find_run(workspace: Workspace, run_id: str | None) -> Run:
 
 
 def _read(path: Path) -> Run | None:
+    run = _parsed(path)
+    if run and run.outcome == "running" and not alive(run.pid, run.started_at):
+        run = _parsed(path)  # it may have ended between the two looks
+        if run and run.outcome == "running":
+            run.outcome, run.exit_code = "interrupted", INTERRUPTED
+    return run
+
+
+def _parsed(path: Path) -> Run | None:
     record = read_json(path)
     try:
         run = Run(**{**record, "steps": [StepState(**step) for step in record["steps"]]})
@@ -135,8 +145,6 @@ def _read(path: Path) -> Run | None:
     if run.outcome == "running":
         latest = {step.name: step for step in _lines(path.with_name("steps.jsonl"))}
         run.steps = [latest.get(step.name, step) for step in run.steps]
-        if not alive(run.pid):
-            run.outcome, run.exit_code = "interrupted", INTERRUPTED
     return run
 
 
@@ -147,6 +155,16 @@ def _lines(path: Path) -> Iterator[StepState]:
                 yield StepState(**json.loads(line))
 
 
-def alive(pid: int) -> bool:
-    """Whether a process with this number runs on this machine."""
-    return Path(f"/proc/{pid}").exists()
+def alive(pid: int, since: str = "") -> bool:
+    """Whether a process runs on this machine, and did at that moment (ISO 8601) already.
+
+    Numbers are given out again: after a reboot, and in each new container.
+    """
+    try:
+        # The name in brackets may hold anything; after it come the state, …, and the start.
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - int(facts[19]) / os.sysconf("SC_CLK_TCK")
+    began = datetime.now(UTC) - timedelta(seconds=age_s + 2)  # clocks are set, by a little
+    return facts[0] != "Z" and (not since or began <= datetime.fromisoformat(since))

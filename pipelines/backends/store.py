@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from lineage.digest import RECORD
 from lineage.errors import StepFailed
 from lineage.files import read_json, write_json
 from lineage.known import Known
@@ -65,9 +66,10 @@ class Store:
         return made if all(self._whole(content) for content in made.outputs.values()) else None
 
     def _whole(self, content: str) -> bool:
-        """An object's content is compared with its name."""
+        """An object's content is compared with its name, and its record must be readable."""
         try:
-            return self.digest(self.path(content)) == content
+            record = read_json(self.path(content) / RECORD)
+            return record is not None and self.digest(self.path(content)) == content
         except FileNotFoundError:
             return False
 
@@ -94,14 +96,12 @@ class Store:
             content = made.outputs[name]
             place = self.path(content)
             place.parent.mkdir(parents=True, exist_ok=True)
-            if not self._whole(content):
-                shutil.rmtree(place, ignore_errors=True)  # tampered with: it makes way
-            try:
-                built.rename(place)
-            except OSError as error:
-                # Equal bytes lie here already, or another run put them here just now.
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
+            if _moved(built, place) or self._whole(content):
+                continue  # or another run has just put equal bytes there
+            with self.lock("objects"):  # two may find it tampered with; the second finds it mended
+                if not self._whole(content):
+                    place.rename(built.with_name(f"{name}.tampered"))
+                    _moved(built, place)
         for key in names:
             write_json(
                 self.root / "steps" / f"{key}.json", asdict(made), durable=False, indent=None
@@ -168,3 +168,14 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             yield file
+
+
+def _moved(built: Path, place: Path) -> bool:
+    """Rename, unless something lies there already."""
+    try:
+        built.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        return False
+    return True

@@ -28,7 +28,6 @@ from pipelines.backends import local
 from pipelines.graph import Fail, Pipeline, Source, Step, When
 from pipelines.runs import Run, past_runs
 
-PURE = ("scatter", "weigh", "stumble", "polish", "sign")
 EFFECT = "hang"
 # Calls that change a file system, as the interpreter announces them before it makes them.
 CALLS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "fcntl.flock"}
@@ -90,7 +89,7 @@ def stumble(config: Settings, few: Input, words: Output) -> None:
         stumbled.add(os.getpid())
         raise ConnectionError("gone")
     (words / "rubbish.txt").rename(words / "words.txt")
-    shutil.copyfile(few / "words.txt", words / "words.txt")
+    (words / "words.txt").write_text((few / "words.txt").read_text().title())
 
 
 def board(world: Path) -> sqlite3.Connection:
@@ -198,13 +197,27 @@ class World:
         records = [json.loads(path.read_bytes()) for path in found]
         return {record["step"]: record["outputs"] for record in records}
 
+    def whole(self, name: str) -> bool:
+        """Whether an object is what its name says, by its bytes; nothing remembered counts."""
+        return tree_digest(self.home.store / "objects" / name) == name
+
+    def phases(self) -> set[str]:
+        """In the middle of what a kill struck, by what it left."""
+        referred = {name for outputs in self.recorded().values() for name in outputs.values()}
+        kept = self.objects() - referred
+        found = {
+            "building": any((self.home.store / "building").glob("*")),
+            "kept, not recorded": bool(kept),
+            "done outside, not recorded": self.notices() == [1] and EFFECT not in self.recorded(),
+        }
+        return {name for name, true in found.items() if true}
+
     def objects(self) -> set[str]:
         return {path.name for path in (self.home.store / "objects").glob("*")}
 
     def check(self) -> None:
-        """What must hold whatever was killed, and whenever. By bytes; nothing remembered counts."""
-        for name in self.objects():
-            assert tree_digest(self.home.store / "objects" / name) == name, "a half-written object"
+        """What must hold whatever was killed, and whenever."""
+        assert all(map(self.whole, self.objects())), "a half-written object"
         for step, outputs in self.recorded().items():
             assert set(outputs.values()) <= self.objects(), f"{step} is recorded, not whole"
         assert all(times == 1 for times in self.notices()), "an effect happened twice"
@@ -214,8 +227,9 @@ class World:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def finish(self, undisturbed: Run) -> None:
-        """The same command after a kill: what was recorded is reused, the rest runs once."""
+        """The same command after a kill: what stands whole is reused, the rest runs once."""
         stood, before = self.recorded(), self.executed()
+        stood = {name for name, made in stood.items() if all(map(self.whole, made.values()))}
         run = self.run()
         assert run.outcome == "done", run.reason
         states = {step.name: step.state for step in run.steps}
