@@ -136,7 +136,7 @@ def write(path: Path, survey: Survey, proposal: Proposal, *, force: bool = False
         BadInput: The file is there and must not be replaced, or its folder cannot be written.
     """
     from pipelines.config import load
-from pipelines.schema import comment_for
+    from pipelines.schema import comment_for
 
     if path.exists() and not force:
         raise BadInput(f"{path} is already there: --force replaces it, -o names another file")
