@@ -1,12 +1,12 @@
 """What runs, and where. Start with `model_lifecycle.py`.
 
-In Python, `from pipelines import load, run` does what `lightbox run` does; see `pipelines.api`.
+`from pipelines import load, run` does in Python what the command does; see `notebook/api.py`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.api import (
+    from pipelines.notebook.api import (
         compare,
         find_run,
         lineage,
@@ -35,7 +35,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pipelines import api
+    from pipelines.notebook import api
 
     return getattr(api, name)
 

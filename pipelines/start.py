@@ -30,7 +30,7 @@ def start(pipeline: Pipeline, *, config: str = "", tell: local.Tell) -> Run:
 
 
 def _report(home: Workspace, run: Run) -> None:
-    from pipelines.report import write_report
+    from pipelines.reporting.report import write_report
 
     try:
         with suppress(OSError):  # a full disk; `lightbox report` writes it later

@@ -20,7 +20,7 @@ def compare(one: str, other: str, as_json: bool) -> None:
     \b
     Example: lightbox compare 20261121-101500 20261121-102030
     """
-    from pipelines import api
+    from pipelines.notebook import api
 
     found = api.compare(one, other)
     if as_json:

@@ -24,7 +24,7 @@ def report(run: str | None, in_browser: bool, output: Path | None) -> None:
     """
     from lineage.errors import BadInput
     from lineage.workspace import workspace
-    from pipelines.report import page, write_report
+    from pipelines.reporting.report import page, write_report
     from pipelines.runs import find_run
 
     home = workspace()

@@ -12,7 +12,7 @@ from evaluation.metrics import measure
 from lineage.digest import digest
 from lineage.files import write_json
 from lineage.workspace import Workspace
-from pipelines.result import Result
+from pipelines.notebook.result import Result
 from pipelines.runs import Run, RunFolder, StepState
 
 HISTORY = [

@@ -293,7 +293,9 @@ def _place(touched: object, folder: Path) -> str | None:
     if not text.startswith(f"{folder}/"):
         return None
     parts = Path(text).relative_to(folder).parts
-    return "/".join(parts[1:3] if parts[0] == "home" and parts[1:2] == ("store",) else parts[:2][-1:])
+    return "/".join(
+        parts[1:3] if parts[0] == "home" and parts[1:2] == ("store",) else parts[:2][-1:]
+    )
 
 
 def kills_at_every_call(world: World) -> Iterator[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from torture import World, killed, kills_at_every_call
 
-from lineage.digest import tree_digest
 from pipelines.backends.plan import plan
 from pipelines.runs import Run, past_runs
 

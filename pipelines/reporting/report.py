@@ -14,11 +14,11 @@ from typing import Any
 from lineage.code import LOCK
 from lineage.digest import file_digest
 from lineage.workspace import Workspace
-from pipelines.charts import bar
 from pipelines.explain import explain
-from pipelines.findings import SECTIONS
+from pipelines.reporting.charts import bar
+from pipelines.reporting.findings import SECTIONS
+from pipelines.reporting.sections import Cell, Outputs, Section, Table
 from pipelines.runs import INTERRUPTED, Run, StepState
-from pipelines.sections import Cell, Outputs, Section, Table
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name(PAGE)

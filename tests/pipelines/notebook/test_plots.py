@@ -6,7 +6,7 @@ from sklearn.metrics import auc, roc_auc_score
 
 from evaluation.config import EvaluationConfig
 from evaluation.metrics import measure
-from pipelines import plots
+from pipelines.notebook import plots
 
 matplotlib.use("Agg")
 

@@ -1,4 +1,4 @@
-from pipelines.tables import Listing, html_table, text_table
+from pipelines.notebook.tables import Listing, html_table, text_table
 
 
 def test_a_cell_is_data_and_never_markup() -> None:

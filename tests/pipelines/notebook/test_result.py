@@ -6,7 +6,7 @@ from lineage.digest import RECORD
 from lineage.errors import BadInput
 from lineage.files import write_json
 from lineage.workspace import Workspace
-from pipelines.result import Result
+from pipelines.notebook.result import Result
 
 matplotlib.use("Agg")
 

@@ -30,14 +30,14 @@ from pipelines.backends.plan import plan as look_ahead
 from pipelines.config import LifecycleConfig
 from pipelines.graph import Pipeline
 from pipelines.model_lifecycle import drift_watch, model_lifecycle
-from pipelines.result import Result
+from pipelines.notebook.result import Result
+from pipelines.notebook.tables import Listing
 from pipelines.sources import resolve
 from pipelines.start import start
-from pipelines.tables import Listing
 from pipelines.tell import short
 
 if TYPE_CHECKING:
-    from pipelines.comparison import Comparison
+    from pipelines.notebook.comparison import Comparison
     from registry.mlflow_registry import Version
 
 
@@ -103,7 +103,7 @@ def past_runs() -> Listing[Result]:
 
 def compare(one: Result | str, other: Result | str) -> "Comparison":
     """Put two runs side by side: settings that differ, metrics, and their paired difference."""
-    from pipelines import comparison
+    from pipelines.notebook import comparison
 
     return comparison.compare(_result(one), _result(other))
 
@@ -182,7 +182,7 @@ def _refuse_edited(pipeline: Pipeline) -> None:
 def _shown() -> Iterator[Tell]:
     """Show a run as it goes on: a table in a notebook page, elsewhere what the command shows."""
     from components.progress import listening
-    from pipelines.live_page import LivePage
+    from pipelines.notebook.live_page import LivePage
     from pipelines.tell import Narrator, console
 
     if not console().is_jupyter:

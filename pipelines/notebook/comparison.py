@@ -7,8 +7,8 @@ from typing import Any
 
 from evaluation.intervals import Interval, auroc_difference
 from lineage.errors import BadInput
-from pipelines.result import Result
-from pipelines.tables import html_table, text_table
+from pipelines.notebook.result import Result
+from pipelines.notebook.tables import html_table, text_table
 from registry.dossier import interval
 
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipelines.charts import LEFT, RIGHT, TOP, WIDTH, Line, bar, chart, interval
+from pipelines.reporting.charts import LEFT, RIGHT, TOP, WIDTH, Line, bar, chart, interval
 
 
 def numbers(text: str, attribute: str) -> list[float]:

@@ -15,10 +15,10 @@ from components.contract import Input, Output, component
 from lineage import code
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
-from pipelines import api
 from pipelines.graph import Pipeline, Source, Step
+from pipelines.notebook import api
 
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "phantom.yaml"
+CONFIG = Path(__file__).resolve().parents[3] / "configs" / "phantom.yaml"
 
 
 def pipeline(folder: Path, *more, text: str = "hello") -> Pipeline:
@@ -34,7 +34,7 @@ def test_the_package_itself_imports_nothing_of_it() -> None:
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
     assert "pipelines" in loaded
-    assert not loaded & {"pipelines.api", "pydantic", "click", "rich", "numpy"}
+    assert not loaded & {"pipelines.notebook.api", "pydantic", "click", "rich", "numpy"}
 
 
 @pytest.mark.parametrize("name", pipelines.__all__)

@@ -3,7 +3,7 @@ from results import refused
 
 from evaluation.intervals import auroc_difference
 from lineage.workspace import Workspace
-from pipelines.comparison import compare
+from pipelines.notebook.comparison import compare
 
 
 def test_only_settings_that_differ_are_listed(home: Workspace) -> None:

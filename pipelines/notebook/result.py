@@ -11,8 +11,8 @@ from lineage.files import read_json
 from lineage.record import read_record
 from lineage.workspace import Workspace
 from pipelines.explain import Explained, explain
+from pipelines.notebook.tables import MARKS, Listing, html_table, text_table
 from pipelines.runs import Run, StepState
-from pipelines.tables import MARKS, Listing, html_table, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +72,7 @@ class Result:
     @property
     def report(self) -> Path:
         """The page about this run; it is written if it is not there yet."""
-        from pipelines.report import PAGE, write_report
+        from pipelines.reporting.report import PAGE, write_report
 
         path = self.workspace.runs / self.run.id / PAGE
         return path if path.exists() else write_report(self.run, self.workspace)
@@ -115,21 +115,21 @@ class Result:
         return pd.read_parquet(self.output("evaluate", "metrics") / "predictions.parquet")
 
     def plot_training(self, axes: "Axes | None" = None) -> "Axes":
-        """Draw the training; see `pipelines.plots.training`."""
-        from pipelines import plots
+        """Draw the training; see `pipelines.notebook.plots.training`."""
+        from pipelines.notebook import plots
 
         best = self.run.step("train").values["best_epoch"]
         return plots.training(self.history, best, axes)
 
     def plot_roc(self, axes: "Axes | None" = None, label: str | None = None) -> "Axes":
-        """Draw the ROC curve on the test split; see `pipelines.plots.roc`."""
-        from pipelines import plots
+        """Draw the ROC curve on the test split; see `pipelines.notebook.plots.roc`."""
+        from pipelines.notebook import plots
 
         return plots.roc(self.predictions, self.evaluation["metrics"], axes, label)
 
     def plot_calibration(self, axes: "Axes | None" = None, bins: int = 10) -> "Axes":
-        """Draw the calibration on the test split; see `pipelines.plots.calibration`."""
-        from pipelines import plots
+        """Draw the calibration on the test split; see `pipelines.notebook.plots.calibration`."""
+        from pipelines.notebook import plots
 
         return plots.calibration(self.predictions, self.evaluation["metrics"], axes, bins)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.progress import Work, in_words
 from lineage.workspace import Workspace
-from pipelines.result import Result
+from pipelines.notebook.result import Result
 from pipelines.runs import Run, StepState
 
 REDRAW_S = 0.25  # each drawing is kept by the page's server

@@ -18,7 +18,7 @@ from lineage.workspace import Workspace
 from pipelines.backends import local
 from pipelines.commands.report import report
 from pipelines.graph import Fail, Pipeline, Source, Step, When
-from pipelines.report import page, write_report
+from pipelines.reporting.report import page, write_report
 from pipelines.runs import Run
 
 WORDS = "<script>alert('Ω')</script>"
@@ -300,7 +300,7 @@ def test_nothing_heavy_is_imported_to_write_it(home, life) -> None:
     script = """
 import sys
 from lineage.workspace import workspace
-from pipelines.report import write_report
+from pipelines.reporting.report import write_report
 from pipelines.runs import find_run
 text = write_report(find_run(workspace(), None), workspace()).read_text()
 assert "AUROC difference" in text and "sharpness" in text

@@ -5,7 +5,7 @@ from results import refused
 
 from components.progress import Work
 from lineage.workspace import Workspace
-from pipelines.live_page import LivePage
+from pipelines.notebook.live_page import LivePage
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imaging.reasons import REASONS
-from pipelines.charts import Line, Point, bar, chart, interval
-from pipelines.sections import Cell, Outputs, Section, Table, words
+from pipelines.reporting.charts import Line, Point, bar, chart, interval
+from pipelines.reporting.sections import Cell, Outputs, Section, Table, words
 
 METRICS = ("auroc", "sensitivity", "specificity")
 SIDES = ("train", "validation", "test")
