@@ -9,7 +9,7 @@ from components.runtime import main
 from lineage.digest import tree_digest
 from lineage.files import write_json
 from registry.config import PromotionConfig
-from registry.decisions import decision
+from registry.mlflow_registry import decision_in_force
 
 
 class Promoted(NamedTuple):
@@ -23,7 +23,7 @@ def still_approved(approval: Path) -> bool:
     if not made["approved"]:
         return False
     bound = (made[key] for key in ("name", "version", "model_digest", "verdict_digest"))
-    now = decision(*bound)
+    now = decision_in_force(*bound)
     return now is not None and now.approved
 
 

@@ -9,7 +9,7 @@ from lineage.errors import BadInput
 from registry import audit_log
 from registry.config import Policy, PromotionConfig
 from registry.decisions import POLICY, Decision, decision
-from registry.mlflow_registry import Version, attested, champion, get_version, set_tags
+from registry.mlflow_registry import Version, attested, decision_in_force, get_version, set_tags
 
 
 def approve(
@@ -71,14 +71,9 @@ def settle(config: PromotionConfig, name: str, version: str, verdict_digest: str
     _same_verdict(found, verdict_digest)
     if found.verdict != "pass":
         return Decision(False, "", f"the gate's outcome is {found.verdict}", "")
-    known = decision(name, version, found.digest, verdict_digest)
+    known = decision_in_force(name, version, found.digest, verdict_digest)
     if known and known.by_person:
         return known
-    # Each re-run judges the champion anew, against itself; that asks nobody to let it in again.
-    serving = champion(name)
-    let_in = decision(name, version, found.digest)
-    if serving and serving.version == version and let_in and let_in.approved and let_in.by_person:
-        return let_in
     way = f"lightbox approve {name}:{version} --reason …"
     return Decision(False, "", f"waits for approval: {way}", "")
 

@@ -13,8 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from registry import audit_log
-from registry.decisions import decision
-from registry.mlflow_registry import Version, agrees, download, find_by_digest, get_version
+from registry.mlflow_registry import (
+    Version,
+    agrees,
+    decision_in_force,
+    download,
+    find_by_digest,
+    get_version,
+)
 
 TEMPLATE = Path(__file__).with_name("dossier.html")
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
@@ -37,7 +43,8 @@ def lineage(name: str, version: str) -> dict[str, Any]:
     seq, newest = audit_log.head()
     former = (document["evaluation"]["champion"] or {}).get("digest")
     rival = find_by_digest(name, former) if former else None
-    decided = decision(name, found.version, found.digest, found.tags.get("verdict_digest", ""))
+    verdict = found.tags.get("verdict_digest", "")
+    decided = decision_in_force(name, found.version, found.digest, verdict)
     return {
         "version": {**asdict(found), "aliases": list(found.aliases), "tags": dict(found.tags)},
         **document,

@@ -30,7 +30,7 @@ from lineage.digest import tree_digest
 from lineage.errors import BadInput
 from lineage.workspace import workspace
 from registry import audit_log
-from registry.decisions import decision
+from registry.decisions import Decision, decision
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -221,10 +221,24 @@ def require_approved(version: Version) -> Version:
         BadInput: It did not, or its tags are not what was registered.
     """
     verdict_digest = attested(version).tags.get("verdict_digest", "")
-    known = decision(version.name, version.version, version.digest, verdict_digest)
+    known = decision_in_force(version.name, version.version, version.digest, verdict_digest)
     if version.verdict != "pass" or known is None or not known.approved:
         raise BadInput(f"{version.name}:{version.version} is not approved, so it cannot serve")
     return version
+
+
+def decision_in_force(
+    name: str, version: str, model_digest: str, verdict_digest: str
+) -> Decision | None:
+    """The last decision on exactly this, or, for the model in service, on it under any verdict.
+
+    What is in service is judged anew now and then, against itself or by newer code; as long as it
+    passes, nobody has to let it in again. Imports no MLflow, so that receipts may ask.
+    """
+    known = decision(name, version, model_digest, verdict_digest)
+    if known is None and quick_champion(name) == model_digest:
+        return decision(name, version, model_digest)
+    return known
 
 
 def attested(version: Version) -> Version:

@@ -221,7 +221,7 @@ class World:
         for step, outputs in self.recorded().items():
             assert set(outputs.values()) <= self.objects(), f"{step} is recorded, not whole"
         assert all(times == 1 for times in self.notices()), "an effect happened twice"
-        assert not [run.id for run in past_runs(self.home) if run.outcome == "running"]
+        assert {run.outcome for run in past_runs(self.home)} <= {"interrupted", "done"}
         for lock in (self.home.store / "locks").glob("*"):
             with lock.open() as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -255,20 +255,19 @@ def killed(pid: int) -> bool:
     return False
 
 
-def kill_before_call(number: int, folder: Path, report: int) -> Callable[[], None]:
-    """Let a process kill itself just before its n-th call that changes something below a folder.
+def kill_at_call(number: int, folder: Path, report: int) -> Callable[[], None]:
+    """Let a process kill itself at its n-th call that changes something below a folder.
 
-    It writes the call's name and the place to the descriptor `report` first.
+    It dies before the call, except for a file that is opened for writing: that is left empty, or
+    with a torn last line if it was opened to be appended to. The call's name and the place are
+    written to the descriptor `report` first.
     """
     count = 0
 
     def hook(event: str, args: tuple[object, ...]) -> None:
         nonlocal count
-        if event == "open":
-            changes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-        else:
-            changes = event in CALLS
-        if not changes:
+        flags = args[2] if event == "open" and isinstance(args[2], int) else 0
+        if event not in CALLS and not flags & (os.O_WRONLY | os.O_RDWR):
             return
         # A rename tells by where it goes to; the rest by what it touches.
         touched = args[1] if event in ("os.rename", "os.symlink", "os.link") else args[0]
@@ -278,6 +277,9 @@ def kill_before_call(number: int, folder: Path, report: int) -> Callable[[], Non
         count += 1
         if count == number:
             os.write(report, f"{event} {place}".encode())
+            if event == "open":
+                file = os.open(str(touched), flags)
+                os.write(file, b'{"name": "sc' if place == "runs" and flags & os.O_APPEND else b"")
             os.kill(os.getpid(), signal.SIGKILL)
 
     return lambda: sys.addaudithook(hook)
@@ -299,14 +301,14 @@ def _place(touched: object, folder: Path) -> str | None:
 
 
 def kills_at_every_call(world: World) -> Iterator[str]:
-    """Kill a run before its first call, then a fresh one before its second, and so on until one
-    survives; gives what each was about to do, with the world left as the kill left it."""
+    """Kill a run at its first call, then a fresh one at its second, and so on until one survives;
+    gives what each was about to do, with the world left as the kill left it."""
     number = 0
     while True:
         number += 1
         world.clear()
         reading, writing = os.pipe()
-        died = killed(world.child(kill_before_call(number, world.folder, writing)))
+        died = killed(world.child(kill_at_call(number, world.folder, writing)))
         os.close(writing)
         with os.fdopen(reading) as pipe:
             call = pipe.read()

@@ -9,7 +9,13 @@ from registry import audit_log
 from registry.approval import approve, refuse, settle
 from registry.config import Policy, PromotionConfig
 from registry.decisions import decision
-from registry.mlflow_registry import Version, get_version, move_champion, register_model
+from registry.mlflow_registry import (
+    Version,
+    get_version,
+    move_champion,
+    register_model,
+    require_approved,
+)
 
 MANUAL = PromotionConfig()
 DEMO = PromotionConfig(approver="policy", policy=Policy(name="demo", min_patients=50))
@@ -153,7 +159,10 @@ def test_the_model_in_service_needs_no_second_approval(
     (tmp_path / "verdict" / "more.json").write_text("{}")
     again = judged_again(tmp_path)
     assert settled(MANUAL, again).approved
+    assert require_approved(again) == again
     assert move_champion("chest", "1", actor="step:deploy_canary", reason="released")
     refuse("chest", "1", actor="ada", reason="a fault was found")
     assert not settled(MANUAL, again).approved
+    with pytest.raises(BadInput, match="is not approved"):
+        require_approved(again)
     assert let_in.approved

@@ -1,0 +1,216 @@
+"""The real pipeline, killed as each step begins, in its middle and as it ends, and each time
+started again by the same command; beside it one life that nobody disturbed.
+
+LIGHTBOX_KILLS, thousands of them in `make torture`, also sets how often a step is killed inside.
+"""
+
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forked_commands import Commands
+
+from lineage.code import ROOT, reachable
+from lineage.workspace import Workspace
+from pipelines.config import load
+from pipelines.model_lifecycle import drift_watch, model_lifecycle
+from pipelines.runs import Run, past_runs
+
+CONFIG = ROOT / "configs" / "phantom.yaml"
+MODEL = "phantom-finding"
+INSIDE = max(1, int(os.environ.get("LIGHTBOX_KILLS", "200")) // 200)  # kills in a step's middle
+SEED = int(os.environ.get("LIGHTBOX_SEED") or random.SystemRandom().randrange(10**6))
+EFFECTS = ("register", "promote", "deploy_canary", "retrain")
+ENDED = ("ran", "reused")
+pytestmark = pytest.mark.timeout(900 + 60 * INSIDE)
+
+
+@dataclass(frozen=True)
+class Life:
+    """A workspace, and the settings of a small life in it that ends in service."""
+
+    home: Workspace
+    data: Path
+    commands: Commands
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        return (
+            f"sources={{scans: {self.data}/scans, labels: {self.data}/scans-labels.csv}}",
+            "training.max_epochs=1",
+            "evaluation.bootstrap_repetitions=200",
+            "gating.rules=[{rule: lower_bound, metric: auroc, at_least: 0.0}]",
+            "deployment.steps=[1.0]",
+            "monitoring.minimum_requests=20",
+            "retraining.minimum_new_patients=10",
+        )
+
+    def __call__(self, verb: str, **options: Any) -> tuple[int, float]:
+        sets = [part for each in self.overrides for part in ("--set", each)]
+        log = self.data / f"{self.home.home.name}.log"
+        return self.commands(verb, str(CONFIG), *sets, home=self.home.home, log=log, **options)
+
+    def runs(self) -> list[Run]:
+        return past_runs(self.home)
+
+    def mobile(self) -> None:
+        """A new scanner's images are sent to the endpoint, and then labelled."""
+        from imaging.phantom import SCANNERS, write_cohort
+        from imaging.pixels import DICOM
+        from serving.local_endpoint import LocalEndpoint
+
+        endpoint = LocalEndpoint(self.home, MODEL)
+        arriving = self.data / f"arriving-{self.home.home.name}"
+        labels = write_cohort(
+            arriving, seed=1, patients=24, scanners=SCANNERS[2:], first_patient=100
+        )
+        for path in sorted(p for p in arriving.rglob("*") if p.is_file()):
+            assert endpoint.invoke(path.read_bytes(), DICOM).error is None
+        with (self.data / "scans-labels.csv").open("a") as table:
+            table.writelines(labels.read_text().splitlines(keepends=True)[1:])
+
+
+@dataclass(frozen=True)
+class Lives:
+    calm: Life
+    killed: Life
+    executed: dict[str, list[str]]  # by module of a component: the first-party files that it ran
+    endings: Counter[int]
+
+
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lives]:
+    from imaging.phantom import SCANNERS, write_cohort
+
+    folder = tmp_path_factory.mktemp("lives")
+    write_cohort(folder / "scans", seed=1, patients=40, scanners=SCANNERS[:2])
+    print(f"LIGHTBOX_SEED={SEED}")  # shown if this fails
+    chance = random.Random(SEED)
+    commands = Commands(folder / "commands.log")
+    calm, killed = (
+        Life(Workspace(folder / name), folder, commands) for name in ("calm", "killed")
+    )
+    endings: Counter[int] = Counter()
+    executed: dict[str, list[str]] = {}
+    try:
+        for life in (calm, killed):  # the same keys give the same pseudonyms and the same split
+            for number, name in enumerate(("pseudonym.key", "split.key")):
+                life.home.keep_secret(name, f"{number:064x}")
+        for verb, pipeline in (("run", model_lifecycle), ("watch", drift_watch)):
+            trace = folder / f"{verb}.json"
+            status, _ = calm(verb, trace=trace)
+            assert status == 0, (folder / "calm.log").read_text()
+            executed |= json.loads(trace.read_text())
+            took = {step.name: step.seconds for step in calm.runs()[0].steps}
+            for step in (s.name for s in pipeline(load(CONFIG, calm.overrides)).steps()):
+                if calm.runs()[0].step(step).state == "skipped":
+                    continue
+                middles = [took[step] * chance.uniform(0.02, 0.9) for _ in range(INSIDE)]
+                deaths = [(("running",), 0.0), *((("running",), m) for m in middles), (ENDED, 0.0)]
+                for states, after_s in deaths:
+                    status, _ = killed(verb, die=(step, states, after_s))
+                    endings[status] += 1
+                    # Who is killed in the middle may be quicker than was foreseen.
+                    assert status < 0 or after_s, (folder / "killed.log").read_text()
+            status, _ = killed(verb)
+            assert status == 0, (folder / "killed.log").read_text()
+            if verb == "run":
+                for life in (calm, killed):
+                    life.mobile()
+        yield Lives(calm, killed, executed, endings)
+    finally:
+        for life in (calm, killed):
+            log = folder / "stop.log"
+            commands("endpoint", "stop", home=life.home.home, log=log)
+        commands.close()
+
+
+def test_every_step_ran_to_its_end_exactly_once(lives) -> None:
+    # Most were killed between two steps or in one, the last of each pipeline ended well.
+    assert lives.endings.total() >= 3 * 12
+    assert lives.endings[-9] >= 2 * 12 and lives.endings[-14] >= 6, lives.endings
+    for pipeline, steps in (("model-lifecycle", 10), ("drift-watch", 2)):
+        ran = Counter(
+            step.name
+            for run in lives.killed.runs()
+            if run.pipeline == pipeline
+            for step in run.steps
+            if step.state == "ran"
+        )
+        assert len(ran) == steps and set(ran.values()) == {1}, (pipeline, ran)
+    outcomes = Counter(run.outcome for run in lives.killed.runs())
+    assert set(outcomes) == {"interrupted", "done"}
+    assert outcomes["interrupted"] >= 2 * 12, outcomes
+
+
+def test_a_disturbed_life_makes_the_same_model(lives) -> None:
+    calm, killed = (
+        next(run for run in life.runs() if run.pipeline == "model-lifecycle" and not run.exit_code)
+        for life in (lives.calm, lives.killed)
+    )
+    for step in ("ingest", "split", "train", "evaluate", "gate"):
+        assert killed.step(step).outputs == calm.step(step).outputs, step
+        assert killed.step(step).values == calm.step(step).values, step
+
+
+def test_each_effect_happened_once(lives, monkeypatch) -> None:
+    from registry import audit_log
+    from registry.mlflow_registry import versions
+
+    told = []
+    for life in (lives.calm, lives.killed):
+        monkeypatch.setenv("LIGHTBOX_HOME", str(life.home.home))
+        assert audit_log.verify() is None
+        told.append([(e.actor, e.action, e.subject) for e in audit_log.entries()])
+        (version,) = versions(MODEL)
+        assert "champion" in version.aliases
+        (request,) = life.home.requests.glob("*.json")
+        assert json.loads(request.read_text())["status"] == "requested"
+        state = json.loads((life.home.endpoint(MODEL) / "state.json").read_text())
+        assert [(v["digest"], v["share"]) for v in state["variants"]] == [(version.digest, 1.0)]
+    assert told[0] == told[1]
+    assert len(told[1]) == len(set(told[1]))
+
+
+def test_one_endpoint_serves_one_model(lives) -> None:
+    from serving.local_endpoint import LocalEndpoint
+
+    endpoint = LocalEndpoint(lives.killed.home, MODEL)
+    trained = lives.calm.runs()[-1].step("train").outputs["model"]
+    assert endpoint.served() == {trained: 1.0}
+    needle = str(lives.killed.home.home).encode()
+    servers = [
+        path
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"serving.app" in (line := _read(path)) and needle in line
+    ]
+    assert len(servers) == 1
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has just ended
+        return b""
+
+
+def test_what_a_step_executes_is_what_its_key_looks_at(lives) -> None:
+    """Seen from inside: every first-party file whose code a step really ran, in every thread."""
+    assert set(lives.executed) == {
+        f"components.{name}"
+        for name in (
+            *("ingest", "validate", "split", "train", "evaluate", "gate", "monitor_drift"),
+            *EFFECTS,
+        )
+    }
+    for module, files in lives.executed.items():
+        known = {path.relative_to(ROOT).as_posix() for path in reachable(module)}
+        assert set(files) <= known, module
+        assert module.replace(".", "/") + ".py" in files
