@@ -11,6 +11,7 @@ from components.runtime import main
 from lineage import telemetry
 from lineage.digest import tree_digest
 from lineage.errors import StepFailed
+from lineage.tracking import tracking_uri
 from lineage.workspace import workspace
 from training.check import check
 from training.config import TrainingConfig
@@ -83,7 +84,7 @@ def _tracked(config: TrainingConfig) -> Iterator[_Run]:
     from mlflow.exceptions import MlflowException
 
     try:
-        client = MlflowClient(workspace().mlflow_uri)
+        client = MlflowClient(tracking_uri(workspace()))
         run_id = client.create_run(
             _experiment(client, config.experiment), run_name="train"
         ).info.run_id

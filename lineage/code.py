@@ -25,10 +25,10 @@ PACKAGES = (
     "lineage",
 )
 LOCK = ROOT / "requirements.lock"
-DATA = {".csv", ".html", ".json"}  # tables and templates that modules read
+DATA = (".csv", ".html", ".json")  # tables and templates that modules read
 
-# What each source imports, by the digest of its bytes. Parsing costs more than all else here.
-_imports_of: dict[str, list[str]] = {}
+# What each source imports or names, by the digest of its bytes. Parsing costs more than all else.
+_mentions_of: dict[str, list[str]] = {}
 _recalled = 0
 
 
@@ -37,8 +37,8 @@ def reachable(module: str) -> list[Path]:
 
     Follows imports anywhere in a file, inside functions too, because that is where the
     heavy ones live; not those for type checkers. Importing `a.b` also executes
-    `a/__init__.py`. Other files that a package carries (tables, templates) count when they
-    lie beside a reachable module.
+    `a/__init__.py`. Other files that a package carries (tables, templates) count when a
+    reachable module beside them names them.
     """
     found: dict[str, Path] = {}
     waiting = [module]
@@ -47,9 +47,8 @@ def reachable(module: str) -> list[Path]:
         if name in found or (path := _source(name)) is None:
             continue
         found[name] = path
-        waiting += [*_parents(name), *_imports(path)]
-    folders = {path.parent for path in found.values()}
-    data = [p for folder in folders for p in _data_in(folder)]
+        waiting += [*_parents(name), *_mentions(path)]
+    data = [file for path in found.values() for file in _data_beside(path)]
     return sorted({*found.values(), *data})
 
 
@@ -99,15 +98,15 @@ def environment() -> dict[str, str]:
 def recall(path: Path) -> None:
     """Take in what an earlier process learned of imports; a fact of the bytes, so never stale."""
     global _recalled
-    _imports_of.update(read_json(path) or {})
-    _recalled = len(_imports_of)
+    _mentions_of.update(read_json(path) or {})
+    _recalled = len(_mentions_of)
 
 
 def remember(path: Path) -> None:
     """Keep it for the next process, if there is anything new."""
-    if len(_imports_of) > _recalled:
+    if len(_mentions_of) > _recalled:
         with suppress(OSError):  # it only saves time
-            write_json(path, _imports_of, durable=False, indent=None)
+            write_json(path, _mentions_of, durable=False, indent=None)
 
 
 @cache
@@ -120,8 +119,9 @@ def _source(name: str) -> Path | None:
 
 
 @cache
-def _data_in(folder: Path) -> list[Path]:
-    return [p for p in folder.iterdir() if p.suffix in DATA and p.is_file()]
+def _data_beside(path: Path) -> list[Path]:
+    named = (path.with_name(name) for name in _mentions(path) if name.endswith(DATA))
+    return [file for file in named if file.is_file()]
 
 
 def _parents(name: str) -> list[str]:
@@ -130,16 +130,17 @@ def _parents(name: str) -> list[str]:
 
 
 @cache
-def _imports(path: Path) -> list[str]:
+def _mentions(path: Path) -> list[str]:
     text = path.read_bytes()
     content = hashlib.sha256(text).hexdigest()
-    if content not in _imports_of:
-        _imports_of[content] = sorted(set(_names(ast.parse(text))))
-    return _imports_of[content]
+    if content not in _mentions_of:
+        _mentions_of[content] = sorted(set(_names(ast.parse(text))))
+    return _mentions_of[content]
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    """The modules that a piece of code imports, or may: `from a import b` may mean a.b."""
+    """The modules that a piece of code imports, or may: `from a import b` may mean a.b. And the
+    data files that it names."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -151,6 +152,9 @@ def _names(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and str(node.value).endswith(DATA):
+            if node.value == Path(node.value).name:
+                yield node.value
         waiting += ast.iter_child_nodes(node)
 
 

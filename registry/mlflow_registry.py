@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from lineage import telemetry
 from lineage.digest import tree_digest
 from lineage.errors import BadInput
+from lineage.tracking import SQLITE, tracking_uri
 from lineage.workspace import workspace
 from registry import audit_log
 from registry.decisions import Decision, decision
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHAMPION = "champion"
-SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -484,8 +484,7 @@ def _client() -> "MlflowClient":
 
     for noisy in ("alembic", "mlflow.store.db.utils"):  # table by table, at first use
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    uri = workspace().mlflow_uri
-    workspace().home.mkdir(parents=True, exist_ok=True)
+    uri = tracking_uri(workspace())
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

@@ -30,20 +30,21 @@ class Difference:
         if self.part == "inputs":
             return f"{self.name} changed"
         if self.part == "code":
-            return f"{self.name} edited" if self.name else "another image"
+            what = "no longer used" if self.after is None else "edited"
+            return f"{self.name} {what}" if self.name else "another image"
         return f"{' '.join((self.part, self.name)).strip()} changed"
 
 
 def key_parts(step: Step, contents: dict[str, str], workspace: Workspace) -> Parts:
     """All that the result of a step depends on, given the digests of its inputs."""
     component = step.component
-    return {
+    return {  # in the order in which people want to hear of it
         "step": component.name,
-        "code": code.code_digest(component.module),
         "config": step.config.model_dump(mode="json"),
-        "environment": code.environment(),
         "inputs": contents,
         "secrets": {name: workspace.fingerprint(name) for name in component.secrets},
+        "environment": code.environment(),
+        "code": code.code_digest(component.module),
     }
 
 

@@ -56,8 +56,8 @@ def run(
     store = Store(workspace.store)
     walk = _Walk(record, folder, store, workspace, tell, list(pipeline.steps()))
     folder.begin(record)
-    imports = store.root / "imports.json"
-    code.recall(imports)
+    mentions = store.root / "mentions.json"
+    code.recall(mentions)
     end: Fail | None = None
     outcome, exit_code = "bad input", BAD_INPUT
     try:
@@ -86,7 +86,7 @@ def run(
         record.outcome, record.exit_code, record.ended_at = outcome, exit_code, now()
         folder.end(record)
         ended(record)
-    code.remember(imports)
+    code.remember(mentions)
     return record
 
 

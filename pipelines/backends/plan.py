@@ -37,7 +37,7 @@ def plan(pipeline: Pipeline, workspace: Workspace, resolve: Resolve) -> list[Pla
         BadInput: A source cannot be found.
     """
     store = Store(workspace.store)
-    code.recall(store.root / "imports.json")
+    code.recall(store.root / "mentions.json")
     look = _Look(store, workspace, {source: resolve(source) for source in pipeline.sources()})
     planned = list(look.visit(pipeline.nodes, when=""))
     seen = {each.step for each in planned}

@@ -20,8 +20,16 @@ def test_a_step_does_not_reach_what_it_never_imports() -> None:
     assert not any(name.startswith("pipelines/") for name in names("components.train"))
 
 
-def test_a_table_beside_reachable_code_counts() -> None:
+def test_a_table_counts_where_it_is_read() -> None:
     assert "imaging/ps315_basic_profile.csv" in names("components.ingest")
+    assert "imaging/ps315_basic_profile.csv" not in names("components.split")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_table_and_template_is_named_in_full_by_a_module_beside_it(package: str) -> None:
+    """No key would see one whose name is put together while running."""
+    for file in (p for p in (ROOT / package).rglob("*") if p.suffix in code.DATA):
+        assert any(f'"{file.name}"' in path.read_text() for path in file.parent.glob("*.py")), file
 
 
 def test_a_changed_helper_changes_the_digest(tmp_path, monkeypatch) -> None:
@@ -36,10 +44,10 @@ def test_a_changed_helper_changes_the_digest(tmp_path, monkeypatch) -> None:
     seen = set()
     for text in ("LEVEL = 1\n", "LEVEL = 2\n"):
         helper.write_text(text)
-        for cached in (code.sources, code._source, code._imports, code._data_in):
+        for cached in (code.sources, code._source, code._mentions, code._data_beside):
             cached.cache_clear()
         seen.add(code_digest("components.step"))
-    for cached in (code.sources, code._source, code._imports, code._data_in):
+    for cached in (code.sources, code._source, code._mentions, code._data_beside):
         cached.cache_clear()
     assert len(seen) == 2
 
