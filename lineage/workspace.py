@@ -103,5 +103,14 @@ def _variable(secret: str) -> str:
 
 
 def workspace() -> Workspace:
-    """The workspace in force: `LIGHTBOX_HOME`, or `.lightbox/` under the current folder."""
-    return Workspace(Path(os.environ.get("LIGHTBOX_HOME") or ".lightbox").absolute())
+    """The workspace in force: `LIGHTBOX_HOME`, or `.lightbox/` under the current folder.
+
+    Raises:
+        BadInput: A file lies there.
+    """
+    home = Path(os.environ.get("LIGHTBOX_HOME") or ".lightbox").absolute()
+    if home.is_file():
+        raise BadInput(
+            f"{home} is a file, where the workspace should be; LIGHTBOX_HOME names another"
+        )
+    return Workspace(home)

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module, metadata
@@ -24,6 +24,7 @@ from stat import S_IMODE
 from typing import Literal
 
 from lineage.code import LOCK
+from lineage.files import in_bytes, sizes
 from lineage.workspace import Workspace
 
 State = Literal["ok", "warning", "problem"]
@@ -194,10 +195,13 @@ def _ports() -> Check:
 def _clock(place: Workspace) -> Check:
     from pipelines.runs import past_runs
 
-    with tempfile.TemporaryFile(dir=_nearest(place.home)) as file:
-        file.write(b"x")
-        file.flush()
-        apart = os.fstat(file.fileno()).st_mtime - time.time()
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(place.home)) as file:
+            file.write(b"x")
+            file.flush()
+            apart = os.fstat(file.fileno()).st_mtime - time.time()
+    except OSError:
+        apart = 0.0  # nothing can be written; the check of the workspace says so
     if abs(apart) > CLOCK_S:
         told = f"the file system's clock is {apart:+.0f} s apart from this machine's"
         return Check("clock", "warning", told, "let NTP set both, or changed files go unnoticed")
@@ -234,30 +238,16 @@ def _disk(place: Workspace) -> Check:
     free = shutil.disk_usage(_nearest(place.home)).free
     until = time.monotonic() + COUNTING_S
     used, over = 0, ""
-    for size in _sizes(str(place.home)):
+    for size in sizes(place.home):
         used += size
         if time.monotonic() > until:
             over = "over "
             break
-    told = f"{_told(free)} free; the workspace holds {over}{_told(used)}"
+    told = f"{in_bytes(free)} free; the workspace holds {over}{in_bytes(used)}"
     if free >= FREE_GIB * GIB:
         return Check("disk", "ok", told)
     way = "`lightbox gc` says what can go; LIGHTBOX_HOME can name another disk"
     return Check("disk", "problem" if free < LEAST_FREE_GIB * GIB else "warning", told, way)
-
-
-def _sizes(folder: str) -> Iterator[int]:
-    """The size of each file in a folder; none where there is none, or none that may be read."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                yield os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118  half the time
-            except OSError:
-                continue  # gone meanwhile
-
-
-def _told(size: float) -> str:
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"
 
 
 def _secrets(place: Workspace) -> Check:
@@ -269,14 +259,15 @@ def _secrets(place: Workspace) -> Check:
     if not folder.is_dir():
         told = "from the environment" if given else "none yet; made when first needed"
         return Check("secrets", "ok", told)
-    paths = [folder, *sorted(folder.iterdir())]
+    paths = [folder, *sorted(folder.rglob("*"))]  # lists of what was set aside, too
+    keys = [path for path in folder.iterdir() if path.is_file()]
     if foreign := [path.name for path in paths if path.stat().st_uid != os.geteuid()]:
         told = f"another account owns {', '.join(foreign)}"
         return Check("secrets", "problem", told, f"chown -R $(id -u) {quote(str(folder))}")
     if opened := [path.name for path in paths if S_IMODE(path.stat().st_mode) & 0o077]:
         told = f"other accounts may read {', '.join(opened)}; treat these keys as known to them"
         return Check("secrets", "problem", told, f"chmod -R u=rwX,go= {quote(str(folder))}")
-    if torn := [p.name for p in paths[1:] if not re.fullmatch(rb"[0-9a-f]{64}\s*", p.read_bytes())]:
+    if torn := [p.name for p in keys if not re.fullmatch(rb"[0-9a-f]{64}\s*", p.read_bytes())]:
         told = f"{', '.join(torn)}: not a secret of 64 hex digits"
         return Check("secrets", "problem", told, "restore it from a backup: a new one is another")
     key = "there" if place.has_secret("pseudonym.key") else "made when first needed"
@@ -387,7 +378,7 @@ def _store(place: Workspace) -> Check:
     left = [path for path, pid in pids.items() if not (pid.isdigit() and alive(int(pid)))]
     if not left:
         return Check("store", "ok", "no leftovers")
-    size = _told(sum(size for path in left for size in _sizes(str(path))))
+    size = in_bytes(sum(size for path in left for size in sizes(path)))
     told = f"killed runs left {len(left)} unfinished outputs, {size}"
     return Check("store", "warning", told, "`lightbox gc --yes` removes them")
 

@@ -9,11 +9,10 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lineage.files import read_json
+from lineage.files import read_json, sizes
 from lineage.workspace import Workspace
 from pipelines.backends.store import Store
 from pipelines.runs import past_runs
@@ -44,15 +43,13 @@ def find_waste(workspace: Workspace, runs_older_than_days: float | None = None) 
         BadInput: The registry cannot be asked, or a version's files are not what was registered;
             what it refers to is then unknown.
     """
-    store = Store(workspace.store)
-    documents = _documents(workspace)
+    store, documents = Store(workspace.store), _documents(workspace)
     old = _old_runs(workspace, runs_older_than_days, documents)
-    kept = [run for run in past_runs(workspace) if run.id not in {each.path.name for each in old}]
-    documents += [json.dumps(asdict(run)) for run in kept]
+    documents += _records(workspace, {each.path for each in old})
     referred = {found for text in documents for found in DIGEST.findall(text)}
     return [
         *old,
-        *_unreferred(store.root / "steps", referred, "record of a step"),
+        *_unreferred_steps(store.root / "steps", referred),
         *_unreferred(store.root / "objects", referred, "output of a step"),
         *_unreferred(workspace.home / "champions", referred, "copy out of the registry"),
         *(
@@ -65,17 +62,21 @@ def find_waste(workspace: Workspace, runs_older_than_days: float | None = None) 
     ]
 
 
-def free(workspace: Workspace, waste: Sequence[Waste]) -> int:
-    """Remove what `find_waste` found, in its order, so that a kill leaves nothing half-known.
+def free(workspace: Workspace, runs_older_than_days: float | None = None) -> list[Waste]:
+    """Remove what can go, in the order of `find_waste`, so that a kill leaves nothing half-known.
+
+    No run goes on between the look and the removal.
 
     Returns:
-        The bytes that it took.
+        What was removed.
 
     Raises:
         StepFailed: A run is going on.
+        BadInput: As from `find_waste`; nothing was removed.
     """
     store = Store(workspace.store)
     with store.alone():
+        waste = find_waste(workspace, runs_older_than_days)
         for each in waste:
             if each.path.is_dir():
                 # Renamed first: a half-removed folder must not bear the name of a whole one.
@@ -87,7 +88,13 @@ def free(workspace: Workspace, waste: Sequence[Waste]) -> int:
         for lock in (store.root / "locks").iterdir():
             if lock.name != "store":
                 lock.unlink()
-    return sum(each.size_bytes for each in waste)
+    return waste
+
+
+def _records(workspace: Workspace, old: set[Path]) -> list[str]:
+    """The records of all runs that stay, as text: another version's may hold other facts."""
+    files = [*workspace.runs.glob("*/run.json"), *workspace.runs.glob("*/steps.jsonl")]
+    return [path.read_text(errors="replace") for path in files if path.parent not in old]
 
 
 def _documents(workspace: Workspace) -> list[str]:
@@ -111,7 +118,7 @@ def _old_runs(workspace: Workspace, days: float | None, documents: list[str]) ->
     before = time.time() - days * DAY_S
     told = "\n".join(documents)
     return [
-        Waste("run", folder, _size(folder), f"ended more than {days:g} days ago")
+        Waste("run", folder, _total(folder), f"ended more than {days:g} days ago")
         for run in past_runs(workspace)[1:]
         if (folder := workspace.runs / run.id).stat().st_mtime < before
         and run.outcome != "running"
@@ -119,10 +126,20 @@ def _old_runs(workspace: Workspace, days: float | None, documents: list[str]) ->
     ]
 
 
+def _unreferred_steps(folder: Path, referred: set[str]) -> list[Waste]:
+    """Records of results that are not all there any more; one of results that stay may stay too."""
+    return [
+        waste
+        for waste in _unreferred(folder, referred, "record of a step")
+        if not (outputs := (read_json(waste.path) or {}).get("outputs"))
+        or not referred.issuperset(outputs.values())
+    ]
+
+
 def _unreferred(folder: Path, referred: set[str], kind: str) -> list[Waste]:
     """Everything named by a digest that nothing refers to, and what an earlier `free` left."""
     return [
-        Waste(kind, path, _size(path), "no run, version or dossier refers to it")
+        Waste(kind, path, _total(path), "no run, version or dossier refers to it")
         for path in _below(folder)
         if path.name.startswith(".gone-")
         or (DIGEST.fullmatch(path.stem) and path.stem not in referred)
@@ -130,13 +147,13 @@ def _unreferred(folder: Path, referred: set[str], kind: str) -> list[Waste]:
 
 
 def _leftovers(folder: Path, kind: str, why: str) -> list[Waste]:
-    return [Waste(kind, path, _size(path), why) for path in _below(folder)]
+    return [Waste(kind, path, _total(path), why) for path in _below(folder)]
 
 
 def _stale_memories(folder: Path) -> list[Waste]:
     """Digests remembered of files of which none is there any more."""
     return [
-        Waste("remembered digests", path, _size(path), "the files are gone")
+        Waste("remembered digests", path, _total(path), "the files are gone")
         for path in _below(folder)
         if not any(os.path.exists(name) for name in read_json(path) or {})  # noqa: PTH110  as text
     ]
@@ -146,12 +163,5 @@ def _below(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _size(path: Path) -> int:
-    return sum(size for size in _sizes(path))
-
-
-def _sizes(path: Path) -> Iterator[int]:
-    if path.is_symlink() or path.is_file():
-        yield path.lstat().st_size
-    else:
-        yield from (p.lstat().st_size for p in path.rglob("*") if not p.is_dir())
+def _total(path: Path) -> int:
+    return sum(sizes(path))

@@ -31,7 +31,9 @@ class Planned:
 
 
 def plan(pipeline: Pipeline, workspace: Workspace, resolve: Resolve) -> list[Planned]:
-    """Say for each step whether a run would reuse or execute it, and why. Makes nothing.
+    """Say for each step whether a run would reuse or execute it, and why.
+
+    No step is executed; a champion is fetched where its files are not at hand yet.
 
     Raises:
         BadInput: A source cannot be found.

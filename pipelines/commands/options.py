@@ -24,10 +24,15 @@ WRAPPED = ("reason", "why")  # the columns of prose
 WATCH = click.option("--watch", "nightly", is_flag=True, help="The nightly drift watch instead.")
 
 
-def coloured(outcome: str) -> str:
-    """An outcome or a verdict in the colour of what it means."""
-    colour = {"done": "green", "pass": "green", "running": "yellow", "inconclusive": "yellow"}
-    return f"[{colour.get(outcome, 'red')}]{outcome}[/]"
+def coloured(word: str) -> str:
+    """An outcome, a verdict or a step's state in the colour of what it means."""
+    from pipelines.tell import COLOURS
+
+    if word in COLOURS:
+        return f"[{COLOURS[word]}]{word}[/]"
+    mild = {"done": "green", "pass": "green", "running": "yellow", "inconclusive": "yellow"}
+    plain = ("waiting", "skipped", "blocked")
+    return word if word in plain else f"[{mild.get(word, 'red')}]{word}[/]"
 
 
 def print_table(headers: tuple[str, ...], rows: list[tuple[Any, ...]], empty: str) -> None:

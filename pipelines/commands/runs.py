@@ -80,7 +80,13 @@ def show(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool)
 
 @click.command()
 @JSON
-@click.option("--last", default=20, show_default=True, help="How many, newest first.")
+@click.option(
+    "--last",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many, newest first.",
+)
 def runs(as_json: bool, last: int) -> None:
     """List past runs, how each ended, and why.
 

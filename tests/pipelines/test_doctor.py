@@ -152,6 +152,7 @@ def test_a_file_where_the_workspace_would_be(home: Workspace) -> None:
 
 def test_secrets_that_others_read_or_that_are_torn(home: Workspace) -> None:
     home.secret("pseudonym.key")
+    (home.home / "secrets" / "set_aside").mkdir(mode=0o700)  # as ingestion makes it
     assert found(home, "secrets").state == "ok"
     key = home.home / "secrets" / "pseudonym.key"
 
