@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := 0.13.8
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check clean
+.PHONY: help install demo test torture check clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ demo: install  ## the whole life of a model on phantom DICOM
 
 test: install  ## the tests
 	$(BIN)/python -m pytest
+
+torture: install  ## the runner's tests in their long form: thousands of kills, about an hour
+	LIGHTBOX_KILLS=5000 $(BIN)/python -m pytest tests/pipelines/backends tests/test_lifecycle_kills.py
 
 check: install  ## style, types, layers, docs
 	$(BIN)/ruff check .

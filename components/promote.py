@@ -18,13 +18,12 @@ class Promoted(NamedTuple):
 
 
 def still_approved(approval: Path) -> bool:
-    """The approval stands. One that was missing is asked for again: it may have come since."""
+    """What was decided is still what was decided last; nothing, as long as nobody decides."""
     made = json.loads((approval / "approval.json").read_text())
-    if not made["approved"]:
-        return False
     bound = (made[key] for key in ("name", "version", "model_digest", "verdict_digest"))
     now = decision_in_force(*bound)
-    return now is not None and now.approved
+    told = (now.approved, now.actor, now.at) if now else (False, None, None)
+    return told == (made["approved"], made["actor"], made["at"])
 
 
 @component(receipt=still_approved)

@@ -28,7 +28,7 @@ from pipelines.commands import (
     tools,
 )
 
-FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+FULL_OR_CLOSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main() -> None:
@@ -54,14 +54,23 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("LIGHTBOX_DEBUG"):
             raise
-        if isinstance(error, OSError) and error.errno in FULL_OR_CLOSED:
-            told = f"error: the workspace cannot be written ({error.strerror}); nothing is "
+        if reason := unwritable(error):
+            told = f"error: the workspace cannot be written ({reason}); nothing is "
             click.echo(told + "half-written, and the same command goes on from here.", err=True)
             sys.exit(1)
         # The message of an unforeseen error may quote data, so only its kind and place are told.
         click.echo(f"error: {type(error).__name__} at {place(error)}; this is a defect.", err=True)
         click.echo("LIGHTBOX_DEBUG=1 shows the whole traceback, which may quote data.", err=True)
         sys.exit(1)
+
+
+def unwritable(error: Exception) -> str | None:
+    """Why the workspace cannot be written, if it is that; databases have words of their own."""
+    if isinstance(error, OSError) and error.errno in FULL_OR_CLOSED:
+        return error.strerror
+    cause = getattr(error, "orig", error)  # SQLAlchemy's errors hold SQLite's
+    name = getattr(cause, "sqlite_errorname", "")
+    return str(cause) if name.startswith(("SQLITE_FULL", "SQLITE_READONLY")) else None
 
 
 def _quieten() -> None:

@@ -8,13 +8,14 @@ runs/<id>/logs/<step>.log     what a step said
 runs/<id>/report.html         all of it, to look at
 """
 
+import fcntl
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lineage.files import read_json, write_json
 from lineage.workspace import Workspace
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+LINES = "steps.jsonl"
 ENDED = ("ran", "reused", "failed", "skipped")
 
 
@@ -43,8 +45,15 @@ class StepState:
     seconds: float = 0.0
     key: str = ""
     made_by: str = ""  # the run that executed it; another one if it was reused
+    made_seconds: float = 0.0  # what it took there
     values: dict[str, Any] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
+
+    def elapsed(self) -> float:
+        """Seconds since it started."""
+        assert self.started_at
+        passed = datetime.now(UTC) - datetime.fromisoformat(self.started_at)
+        return max(0.0, round(passed.total_seconds(), 3))  # clocks are set back
 
 
 @dataclass
@@ -59,6 +68,7 @@ class Run:
     started_at: str
     steps: list[StepState]
     graph: dict[str, Any] = field(default_factory=dict)  # see pipelines.show.as_data
+    overrides: list[str] = field(default_factory=list)  # what was set otherwise than in config
     ended_at: str | None = None
     outcome: str = "running"  # done, failed, bad input, interrupted, or what a Fail node says
     exit_code: int | None = None
@@ -68,12 +78,21 @@ class Run:
         """The state of the step that bears this name."""
         return next(s for s in self.steps if s.name == name)
 
+    def settle(self) -> None:
+        """Say of each step that did not come to its end what became of it."""
+        for step in self.steps:
+            if step.state in ("running", "blocked"):
+                step.state = "failed"
+            elif step.state == "waiting":
+                step.state = "skipped"
 
-@dataclass(frozen=True)
+
+@dataclass
 class RunFolder:
-    """Where a run is written down while it goes on."""
+    """Where a run is written down while it goes on; locked as long, so that nobody need guess."""
 
     path: Path
+    _file: FileIO | None = field(default=None, init=False, repr=False)
 
     def begin(self, run: Run) -> None:
         """Write the run as it starts.
@@ -82,12 +101,14 @@ class RunFolder:
             OSError: The workspace is full or cannot be written: nothing has run yet.
         """
         self.path.mkdir(parents=True)
+        self._file = (self.path / LINES).open("ab", buffering=0)
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # freed when it is closed, also by a kill
         write_json(self.path / "run.json", asdict(run), durable=False, indent=None)
 
     def note(self, step: StepState) -> None:
         """Add a line for a step that starts or ends."""
-        with (self.path / "steps.jsonl").open("a") as file:
-            file.write(json.dumps(asdict(step)) + "\n")
+        assert self._file, "the run has not begun, or has ended"
+        self._file.write(f"{json.dumps(asdict(step))}\n".encode())
 
     def link(self, step: StepState, objects: Path) -> None:
         """Put a link to each of a step's outputs where people look for it."""
@@ -99,10 +120,13 @@ class RunFolder:
         """Write the run as it ended; a full disk costs this line of the record, and no more."""
         with suppress(OSError):
             write_json(self.path / "run.json", asdict(run))
+        if self._file:
+            self._file.close()
 
 
 def past_runs(workspace: Workspace) -> list[Run]:
-    """Every run of the workspace, newest first; one whose process died counts as interrupted."""
+    """Every run of the workspace, newest first; one that never came to its end counts as
+    interrupted."""
     found = [run for path in workspace.runs.glob("*/run.json") if (run := _read(path))]
     return sorted(found, key=lambda run: (run.started_at, run.id), reverse=True)
 
@@ -129,10 +153,12 @@ def find_run(workspace: Workspace, run_id: str | None) -> Run:
 
 def _read(path: Path) -> Run | None:
     run = _parsed(path)
-    if run and run.outcome == "running" and not alive(run.pid, run.started_at):
+    if run and run.outcome == "running" and not _goes_on(path.parent):
         run = _parsed(path)  # it may have ended between the two looks
         if run and run.outcome == "running":
             run.outcome, run.exit_code = "interrupted", INTERRUPTED
+            run.reason = "its process ended before it did"
+            run.settle()
     return run
 
 
@@ -143,7 +169,7 @@ def _parsed(path: Path) -> Run | None:
     except (TypeError, KeyError):
         return None  # torn, or written by a version that kept other facts
     if run.outcome == "running":
-        latest = {step.name: step for step in _lines(path.with_name("steps.jsonl"))}
+        latest = {step.name: step for step in _lines(path.with_name(LINES))}
         run.steps = [latest.get(step.name, step) for step in run.steps]
     return run
 
@@ -155,16 +181,18 @@ def _lines(path: Path) -> Iterator[StepState]:
                 yield StepState(**json.loads(line))
 
 
-def alive(pid: int, since: str = "") -> bool:
-    """Whether a process runs on this machine, and did at that moment (ISO 8601) already.
-
-    Numbers are given out again: after a reboot, and in each new container.
-    """
+def _goes_on(folder: Path) -> bool:
+    """Whether the run's process lives and has not ended it; numbers of processes come again."""
     try:
-        # The name in brackets may hold anything; after it come the state, …, and the start.
-        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return False
-    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - int(facts[19]) / os.sysconf("SC_CLK_TCK")
-    began = datetime.now(UTC) - timedelta(seconds=age_s + 2)  # clocks are set, by a little
-    return facts[0] != "Z" and (not since or began <= datetime.fromisoformat(since))
+        with (folder / LINES).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def alive(pid: int) -> bool:
+    """Whether a process with this number runs on this machine."""
+    return Path(f"/proc/{pid}").exists()

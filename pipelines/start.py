@@ -1,6 +1,7 @@
 """The one way in which a run starts on this machine: from the command, and from Python."""
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -13,17 +14,25 @@ from pipelines.sources import resolve
 log = logging.getLogger(__name__)
 
 
-def start(pipeline: Pipeline, *, config: str = "", tell: local.Tell) -> Run:
+def start(
+    pipeline: Pipeline, *, config: str = "", overrides: Sequence[str] = (), tell: local.Tell
+) -> Run:
     """Walk a pipeline in the workspace in force, and leave its report page.
 
     See `pipelines.backends.local.run`.
     """
     home = workspace()
+    if not home.home.exists():
+        # A command that is typed in the wrong folder must not leave a workspace there.
+        for source in pipeline.sources():
+            if ":" not in source.uri:
+                resolve(source, home)
     return local.run(
         pipeline,
         home,
         partial(resolve, workspace=home),
         config=config,
+        overrides=overrides,
         tell=tell,
         ended=partial(_report, home),
     )

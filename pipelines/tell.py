@@ -152,7 +152,7 @@ def summary(run: "Run") -> str:
         facts.append(duration((ended - began).total_seconds()))
     lines = [f"[{colour}]{run.outcome}[/]{reason}  [dim]({', '.join(facts)}; run {run.id})[/]"]
     rows = [(what, path, "") for what, path in _places(run)]
-    following = _next(run)
+    following = [(c or "the same command again", what) for c, what in next_commands(run)]
     wide = max((len(command) for command, _ in following), default=0)
     for i, (command, what) in enumerate(following):
         rows.append(("" if i else "next", f"{command:<{wide}}", f"  [dim]{what}[/]"))
@@ -195,8 +195,8 @@ def _short_path(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _next(run: "Run") -> list[tuple[str, str]]:
-    """What to type next, which hangs on how the run ended, and what for."""
+def next_commands(run: "Run") -> list[tuple[str, str]]:
+    """What to type next, which hangs on how the run ended, and what for; "" is the same again."""
     from pipelines.model_lifecycle import ROLLED_BACK, WAITING
     from pipelines.runs import FAILED, INTERRUPTED
 
@@ -206,7 +206,7 @@ def _next(run: "Run") -> list[tuple[str, str]]:
     if run.exit_code in (FAILED, INTERRUPTED):
         stopped = next((s.name for s in run.steps if s.state in ("failed", "skipped")), "its end")
         mended = ", once the cause is mended" if run.exit_code == FAILED else ""
-        found.append(("the same command again", f"goes on from {stopped}{mended}"))
+        found.append(("", f"goes on from {stopped}{mended}"))
     if run.exit_code == WAITING and model:
         found.append((f'lightbox approve {model} --reason "…"', "let a person decide"))
     if run.exit_code == ROLLED_BACK:

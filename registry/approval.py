@@ -75,7 +75,7 @@ def settle(config: PromotionConfig, name: str, version: str, verdict_digest: str
     if known and known.by_person:
         return known
     way = f"lightbox approve {name}:{version} --reason …"
-    return Decision(False, "", f"waits for approval: {way}", "")
+    return Decision(False, "", f"no person has decided yet: {way}", "")
 
 
 def _person(actor: str) -> str:

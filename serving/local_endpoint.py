@@ -95,6 +95,8 @@ class LocalEndpoint:
         Raises:
             StepFailed: It did not come up in time.
         """
+        if address := self.status():
+            return address  # nothing is started, so nothing is locked: a reader may not write here
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._starting():
             if address := self.status():

@@ -7,10 +7,11 @@ LIGHTBOX_KILLS, thousands of them in `make torture`, also sets how often a step 
 import json
 import os
 import random
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,16 @@ class Life:
             "retraining.minimum_new_patients=10",
         )
 
-    def __call__(self, verb: str, **options: Any) -> tuple[int, float]:
+    @property
+    def log(self) -> Path:
+        return self.data / f"{self.home.home.name}.log"
+
+    def __call__(self, verb: str, **options: Any) -> int:
         sets = [part for each in self.overrides for part in ("--set", each)]
-        log = self.data / f"{self.home.home.name}.log"
-        return self.commands(verb, str(CONFIG), *sets, home=self.home.home, log=log, **options)
+        return self.typed(verb, str(CONFIG), *sets, **options)
+
+    def typed(self, *args: str, **options: Any) -> int:
+        return self.commands(*args, home=self.home.home, log=self.log, **options)
 
     def runs(self) -> list[Run]:
         return past_runs(self.home)
@@ -77,6 +84,12 @@ class Life:
             table.writelines(labels.read_text().splitlines(keepends=True)[1:])
 
 
+def keep_keys(home: Workspace) -> None:
+    """The same keys give the same pseudonyms and the same split."""
+    for number, name in enumerate(("pseudonym.key", "split.key")):
+        home.keep_secret(name, f"{number:064x}")
+
+
 @dataclass(frozen=True)
 class Lives:
     calm: Life
@@ -94,41 +107,40 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lives]:
     print(f"LIGHTBOX_SEED={SEED}")  # shown if this fails
     chance = random.Random(SEED)
     commands = Commands(folder / "commands.log")
-    calm, killed = (
-        Life(Workspace(folder / name), folder, commands) for name in ("calm", "killed")
-    )
+    calm, killed = (Life(Workspace(folder / name), folder, commands) for name in ("calm", "killed"))
     endings: Counter[int] = Counter()
     executed: dict[str, list[str]] = {}
     try:
-        for life in (calm, killed):  # the same keys give the same pseudonyms and the same split
-            for number, name in enumerate(("pseudonym.key", "split.key")):
-                life.home.keep_secret(name, f"{number:064x}")
+        keep_keys(calm.home)
+        keep_keys(killed.home)
         for verb, pipeline in (("run", model_lifecycle), ("watch", drift_watch)):
             trace = folder / f"{verb}.json"
-            status, _ = calm(verb, trace=trace)
-            assert status == 0, (folder / "calm.log").read_text()
+            status = calm(verb, trace=trace)
+            assert status == 0, calm.log.read_text()
             executed |= json.loads(trace.read_text())
             took = {step.name: step.seconds for step in calm.runs()[0].steps}
             for step in (s.name for s in pipeline(load(CONFIG, calm.overrides)).steps()):
                 if calm.runs()[0].step(step).state == "skipped":
                     continue
                 middles = [took[step] * chance.uniform(0.02, 0.9) for _ in range(INSIDE)]
-                deaths = [(("running",), 0.0), *((("running",), m) for m in middles), (ENDED, 0.0)]
+                deaths = [(("running",), 0.0)]
+                # What an effect did stands, and nobody has written it down.
+                deaths += [(("done",), 0.0)] if step in EFFECTS else []
+                deaths += [*((("running",), after_s) for after_s in middles), (ENDED, 0.0)]
                 for states, after_s in deaths:
-                    status, _ = killed(verb, die=(step, states, after_s))
+                    status = killed(verb, die=(step, states, after_s))
                     endings[status] += 1
                     # Who is killed in the middle may be quicker than was foreseen.
-                    assert status < 0 or after_s, (folder / "killed.log").read_text()
-            status, _ = killed(verb)
-            assert status == 0, (folder / "killed.log").read_text()
+                    assert status < 0 or after_s, killed.log.read_text()
+            status = killed(verb)
+            assert status == 0, killed.log.read_text()
             if verb == "run":
                 for life in (calm, killed):
                     life.mobile()
         yield Lives(calm, killed, executed, endings)
     finally:
         for life in (calm, killed):
-            log = folder / "stop.log"
-            commands("endpoint", "stop", home=life.home.home, log=log)
+            life.typed("endpoint", "stop")
         commands.close()
 
 
@@ -207,3 +219,52 @@ def test_what_a_step_executes_is_what_its_key_looks_at(lives) -> None:
         ours = {file for file in files if not file.startswith("pipelines/")}
         assert ours <= known, module
         assert module.replace(".", "/") + ".py" in files
+
+
+@contextmanager
+def mounted(place: Path, *args: str) -> Iterator[None]:
+    """Something mounted there; needs the right to do so."""
+    place.mkdir()
+    done = subprocess.run(["mount", *args, str(place)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def remount(place: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+
+
+def test_a_full_disk_ends_a_run_with_a_sentence_and_costs_nothing(lives) -> None:
+    full = replace(lives.calm, home=Workspace(lives.calm.data / "full"))
+    with mounted(full.home.home, "-t", "tmpfs", "-o", "size=1m", "tmpfs"):
+        keep_keys(full.home)
+        for _ in range(2):  # what the first attempt wrote is not in the way of the second
+            assert full("run") == 1
+            said = full.log.read_text()
+            assert "No space left on device" in said and "defect" not in said, said
+            assert not list((full.home.store / "building").iterdir())
+            assert not list(full.home.runs.glob("*/failed"))
+        remount(full.home.home, "size=100m")
+        assert full("run", die=("train", ("running",), 0.0)) == -9
+        states = [step.state for step in full.runs()[0].steps]
+        assert states[:3] == ["ran", "ran", "ran"]
+
+
+def test_a_read_only_workspace_still_answers_and_says_why_it_does_no_more(lives) -> None:
+    assert lives.calm("plan") == 0  # fetches the champion out of the registry, once
+    closed = replace(lives.calm, home=Workspace(lives.calm.data / "closed"))
+    with mounted(closed.home.home, "--bind", str(lives.calm.home.home)):
+        remount(closed.home.home, "ro,bind")
+        for asked in ("runs", "explain", "models", "gc", "endpoint status", f"lineage {MODEL}"):
+            assert closed.typed(*asked.split()) == 0, closed.log.read_text()
+        assert closed("plan") == 0
+        for changing in ("run", "watch", f"approve {MODEL}:1 --reason x"):
+            verb, *args = changing.split()
+            status = closed.typed(verb, *args) if args else closed(verb)
+            *_, sentence = closed.log.read_text().splitlines()
+            assert status == 1
+            assert sentence.startswith("error: the workspace cannot be written (")

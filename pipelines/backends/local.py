@@ -5,7 +5,6 @@ import logging
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,6 +34,7 @@ def run(
     resolve: Resolve,
     *,
     config: str = "",
+    overrides: Sequence[str] = (),
     tell: Tell = lambda run, step: None,
     ended: Callable[[Run], None] = lambda run: None,
 ) -> Run:
@@ -45,68 +45,60 @@ def run(
         workspace: Holds the store of finished work and the records of runs.
         resolve: Says where a source's data lies on this machine. Asked once, at the start.
         config: The name of the settings file, for the record.
+        overrides: What was set otherwise than there, such as `training.max_epochs=5`.
         tell: Hears of each step as it starts and ends.
         ended: Hears of the run once its record is written, however it ended.
 
     Raises:
         BadInput: A source cannot be found, or a step cannot use what it was given.
     """
-    record = _new_run(pipeline, config)
+    record = _new_run(pipeline, config, overrides)
     folder = RunFolder(workspace.runs / record.id)
     store = Store(workspace.store)
     walk = _Walk(record, folder, store, workspace, tell, list(pipeline.steps()))
     folder.begin(record)
-    mentions = store.root / "mentions.json"
-    code.recall(mentions)
+    code.recall(store.root)
     end: Fail | None = None
-    outcome, exit_code = "bad input", BAD_INPUT
+    outcome, exit_code = "failed", FAILED
     try:
         with store.in_use():
-            code.pin(step.component.module for step in pipeline.steps())
             walk.sources = {source: resolve(source) for source in pipeline.sources()}
             end = walk.visit(pipeline.nodes)
         outcome, exit_code = (end.outcome, end.exit_code) if end else ("done", 0)
         record.reason = walk.value(end.reason) if end else ""
     except StepFailed as error:
-        outcome, exit_code, record.reason = "failed", FAILED, str(error)
+        record.reason = str(error)
     except KeyboardInterrupt:
         outcome, exit_code, record.reason = "interrupted", INTERRUPTED, "stopped by the user"
     except BadInput as error:
-        record.reason = str(error)
+        outcome, exit_code, record.reason = "bad input", BAD_INPUT, str(error)
         raise
     except Exception as error:
-        outcome, exit_code, record.reason = "failed", FAILED, type(error).__name__
+        record.reason = type(error).__name__
         raise
     finally:
-        for step in record.steps:
-            if step.state == "running" and step.started_at:
-                step.seconds = _since(step.started_at)
-            unfinished = {"waiting": "skipped", "running": "failed", "blocked": "failed"}
-            step.state = unfinished.get(step.state, step.state)
+        record.settle()
         record.outcome, record.exit_code, record.ended_at = outcome, exit_code, now()
         folder.end(record)
         ended(record)
-    code.remember(mentions)
+    code.remember(store.root)
     return record
 
 
-def _new_run(pipeline: Pipeline, config: str) -> Run:
+def _new_run(pipeline: Pipeline, config: str, overrides: Sequence[str]) -> Run:
     settings = {step.name: step.config.model_dump(mode="json") for step in pipeline.steps()}
     started = datetime.now(UTC)
     return Run(
         id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         pipeline=pipeline.name,
         config=config,
+        overrides=list(overrides),
         config_digest=digest("settings", settings),
         pid=os.getpid(),
         started_at=started.isoformat(timespec="milliseconds"),
         steps=[StepState(step.name) for step in pipeline.steps()],
         graph=as_data(pipeline),
     )
-
-
-def _since(moment: str) -> float:
-    return round((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds(), 3)
 
 
 @dataclass
@@ -143,7 +135,6 @@ class _Walk:
 
     def _run(self, step: Step) -> None:
         state = self.states[step.name]
-        started = time.perf_counter()
         state.started_at = now()
         self._enter(state, "running")
         inputs = {name: self._locate(origin) for name, origin in step.inputs.items()}
@@ -166,7 +157,7 @@ class _Walk:
                 self._check_once(state)
                 made = self._tried(step, parts, inputs, contents)
         state.values, state.outputs, state.made_by = made.values, made.outputs, made.run
-        state.seconds = round(time.perf_counter() - started, 4)
+        state.made_seconds, state.seconds = made.seconds, state.elapsed()
         if changed or last is None:
             self.store.set_latest(made, parts, keys.sources_of(step))
         self.folder.link(state, self.store.root / "objects")
@@ -181,9 +172,11 @@ class _Walk:
         for step in steps:
             known = (self.store.latest(step.name) or {}).get("parts", {}).get("config")
             if step.component.check and known != step.config.model_dump(mode="json"):
-                first.state, self.states[step.name].state = "waiting", "running"
-                step.component.check(step.config)
-                self.states[step.name].state, first.state = "waiting", "running"
+                try:
+                    step.component.check(step.config)
+                except BadInput:
+                    first.state, self.states[step.name].state = "waiting", "failed"
+                    raise
 
     def _enter(self, state: StepState, name: str) -> None:
         state.state = name
@@ -233,7 +226,6 @@ class _Walk:
     def _execute(
         self, step: Step, parts: keys.Parts, inputs: dict[str, Path], contents: dict[str, str]
     ) -> Made:
-        started = time.perf_counter()
         log_file = self.folder.path / "logs" / f"{step.name}.log"
         captured = step_log.captured(
             log_file, identities=step.component.identities, why=self.states[step.name].why
@@ -246,19 +238,25 @@ class _Walk:
                         step.component, step.config, inputs, outputs, contents
                     )
             except StepFailed:
-                # Its report is the reader's only way to see why: keep what was written.
-                kept = self.folder.path / "failed" / step.name
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(folder, kept)
+                # Its report is the reader's only way to see why: keep what was written. Where there
+                # is no room left, this would be in the way of the next attempt.
+                if not self.store.is_full():
+                    kept = self.folder.path / "failed" / step.name
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.move(folder, kept)
                 raise
-            except OSError:
+            except BadInput:
                 raise
             except Exception as error:
+                for name, path in inputs.items():
+                    self._content(step, name, path)  # says so if it was taken from under the step
                 # Libraries wrap the lack of room in errors of their own.
-                if self.store.is_full():
+                if not isinstance(error, OSError) and self.store.is_full():
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
                 raise
-            seconds = round(time.perf_counter() - started, 3)
+            except SystemExit:  # else the command would end so, and as a success
+                raise StepFailed(f"{step.name} asked the process to end") from None
+            seconds = self.states[step.name].elapsed()
             made = Made(step.name, parts, values, digests, self.run.id, seconds)
             true = self._still_true(step, inputs, contents)
             self.store.keep(made, outputs, keys.kept_as(step, parts) if true else ())

@@ -39,7 +39,7 @@ def plan(pipeline: Pipeline, workspace: Workspace, resolve: Resolve) -> list[Pla
         BadInput: A source cannot be found.
     """
     store = Store(workspace.store)
-    code.recall(store.root / "mentions.json")
+    code.recall(store.root)
     look = _Look(store, workspace, {source: resolve(source) for source in pipeline.sources()})
     planned = list(look.visit(pipeline.nodes, when=""))
     seen = {each.step for each in planned}

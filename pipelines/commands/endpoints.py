@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from lineage.workspace import workspace
 from pipelines.commands import completing
 from pipelines.commands.options import JSON, print_json, print_table
 
@@ -27,6 +26,7 @@ def status(model: str | None, as_json: bool) -> None:
     \b
     Example: lightbox endpoint status
     """
+    from lineage.workspace import workspace
     from serving.local_endpoint import endpoints
 
     told: list[dict[str, Any]] = []
@@ -61,6 +61,7 @@ def start(model: str | None) -> None:
     \b
     Example: lightbox endpoint start phantom-finding
     """
+    from lineage.workspace import workspace
     from serving.local_endpoint import endpoints
 
     for place in endpoints(workspace(), model):
@@ -77,6 +78,7 @@ def stop(model: str | None, as_json: bool) -> None:
     \b
     Example: lightbox endpoint stop
     """
+    from lineage.workspace import workspace
     from serving.local_endpoint import endpoints
 
     stopped = {place.model: place.stop() for place in endpoints(workspace(), model)}
@@ -103,6 +105,7 @@ def predict(file: Path, model: str | None, as_json: bool) -> None:
     """
     from imaging.pixels import media_type
     from lineage.errors import BadInput
+    from lineage.workspace import workspace
     from serving.local_endpoint import endpoints
 
     try:

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.commands import completing
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 CONFIG = click.argument(
     "config", type=click.Path(path_type=Path), shell_complete=completing.configs
@@ -24,20 +27,24 @@ WRAPPED = ("reason", "why")  # the columns of prose
 WATCH = click.option("--watch", "nightly", is_flag=True, help="The nightly drift watch instead.")
 
 
-def coloured(word: str) -> str:
+def coloured(word: str) -> "Text":
     """An outcome, a verdict or a step's state in the colour of what it means."""
+    from rich.text import Text
+
     from pipelines.tell import COLOURS
 
-    if word in COLOURS:
-        return f"[{COLOURS[word]}]{word}[/]"
     mild = {"done": "green", "pass": "green", "running": "yellow", "inconclusive": "yellow"}
-    plain = ("waiting", "skipped", "blocked")
-    return word if word in plain else f"[{mild.get(word, 'red')}]{word}[/]"
+    plain = dict.fromkeys(("waiting", "skipped", "blocked"), "")
+    return Text(word, {**mild, **plain, **COLOURS}.get(word, "red"))
 
 
 def print_table(headers: tuple[str, ...], rows: list[tuple[Any, ...]], empty: str) -> None:
-    """Print rows under headers, or say that there is nothing."""
+    """Print rows under headers, or say that there is nothing. A text in a cell is data, never
+    markup; a cell in colour is a `rich` Text."""
     from rich.table import Table
+    from rich.text import Text
+
+    from pipelines.tell import console
 
     if not rows:
         click.echo(empty)
@@ -48,15 +55,24 @@ def print_table(headers: tuple[str, ...], rows: list[tuple[Any, ...]], empty: st
             header, header_style="bold", no_wrap=header not in WRAPPED, overflow="fold"
         )
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    print_rich(table)
+        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    screen = console()
+    if screen.is_terminal:
+        screen.print(table)
+        return
+    with screen.capture() as printed:
+        screen.print(table)
+    for line in printed.get().splitlines():  # for those who look for differences of files
+        click.echo(line.rstrip())
 
 
 def print_rich(renderable: Any) -> None:
-    """Print a `rich` object, or a text with its markup."""
+    """Print a `rich` object, or a text with its markup; no line of a text is broken."""
+    from rich.text import Text
+
     from pipelines.tell import console
 
-    console().print(renderable, soft_wrap=isinstance(renderable, str))
+    console().print(renderable, soft_wrap=isinstance(renderable, str | Text))
 
 
 def print_json(value: Any) -> None:

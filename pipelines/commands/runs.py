@@ -116,7 +116,7 @@ def _walk(pipeline: Any, config: Path, overrides: tuple[str, ...], as_json: bool
 
     try:
         with Narrator(quiet=as_json) as narrator:
-            return start(pipeline, config=str(config), tell=narrator.tell)
+            return start(pipeline, config=str(config), overrides=overrides, tell=narrator.tell)
     except BadInput as error:
         raise BadInput(placed(config, overrides, str(error))) from error
 

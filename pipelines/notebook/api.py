@@ -47,10 +47,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> LifecycleConfig:
     Raises:
         BadInput: With file, line and key.
     """
-    settings = config.load(Path(path), overrides)
-    # A kernel lives for hours. Keys must name the code that it loaded, not what is edited later.
-    code.pin(step.component.module for step in model_lifecycle(settings).steps())
-    return settings
+    return config.load(Path(path), overrides)
 
 
 def run(settings: LifecycleConfig) -> Result:

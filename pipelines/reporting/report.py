@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.progress import duration
 from lineage.code import LOCK
 from lineage.digest import file_digest
 from lineage.workspace import Workspace
@@ -18,7 +19,8 @@ from pipelines.explain import explain
 from pipelines.reporting.charts import bar
 from pipelines.reporting.findings import SECTIONS
 from pipelines.reporting.sections import Cell, Outputs, Section, Table
-from pipelines.runs import INTERRUPTED, Run, StepState
+from pipelines.runs import Run, StepState
+from pipelines.tell import next_commands
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name(PAGE)
@@ -64,7 +66,7 @@ def page(run: Run, workspace: Workspace, *, links: bool = True) -> str:
     outputs = Outputs(run, workspace.runs / run.id)
     sections, unreadable = _sections(outputs)
     engine = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    engine.filters["took"] = _took
+    engine.filters["took"] = duration
     rendered = engine.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run,
         config=Path(run.config).name,
@@ -72,7 +74,7 @@ def page(run: Run, workspace: Workspace, *, links: bool = True) -> str:
         mark=_mark(run),
         reason=_pathless(_reason(run), run, workspace),
         whys={name: _pathless(why, run, workspace) for name, why in _whys(run)},
-        next_commands=_next(run),
+        next_commands=next_commands(run),
         seconds=_seconds(run),
         states={step.name: step for step in run.steps},
         nodes=run.graph.get("nodes") or [{"step": step.name} for step in run.steps],
@@ -158,20 +160,6 @@ def _pathless(text: str, run: Run, workspace: Workspace) -> str:
     return text
 
 
-def _next(run: Run) -> list[tuple[str, str]]:
-    """What to type now, and what for; "" stands for the same command as before."""
-    version = _version(run)
-    commands = []
-    if version and run.outcome == "waiting for approval":
-        commands.append((f'lightbox approve {version} --reason "…"', "lets a person release it"))
-    if version:
-        command = f"lightbox lineage {version} --html lineage.html"
-        commands.append((command, "tells where it came from and who allowed it"))
-    if run.exit_code in (1, INTERRUPTED):
-        commands.append(("", "goes on from the unfinished step"))
-    return commands
-
-
 def _version(run: Run) -> str | None:
     return next((s.values["model_version"] for s in run.steps if "model_version" in s.values), None)
 
@@ -181,15 +169,6 @@ def _seconds(run: Run) -> float | None:
         return None
     started, ended = (datetime.fromisoformat(at) for at in (run.started_at, run.ended_at))
     return (ended - started).total_seconds()
-
-
-def _took(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _taken(run: Run, port: str) -> bool | None:

@@ -35,11 +35,12 @@ def promoted(
 def test_it_waits_until_a_person_approved(inputs: dict[str, Path], tmp_path: Path) -> None:
     values, told = promoted(MANUAL, inputs, tmp_path / "waiting")
     assert values["approved"] is False
-    assert values["reason"] == "waits for approval: lightbox approve chest:1 --reason …"
+    assert values["reason"] == "no person has decided yet: lightbox approve chest:1 --reason …"
     assert (told["actor"], told["at"]) == (None, None)
-    assert not still_approved(approval=tmp_path / "waiting")  # so that it is asked again
+    assert still_approved(approval=tmp_path / "waiting")  # nothing to do until someone decides
 
     approve("chest", "1", actor="ada", reason="read the dossier")
+    assert not still_approved(approval=tmp_path / "waiting")
     values, told = promoted(MANUAL, inputs, tmp_path / "approved")
     assert values == {"approved": True, "reason": "read the dossier"}
     version = json.loads((inputs["version"] / "version.json").read_text())

@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
+import traceback
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
-    *("numpy", "pandas", "pyarrow.parquet", "scipy.stats", "sklearn.metrics", "pydicom", "PIL.Image"),
+    *("numpy", "pandas", "pyarrow.parquet", "scipy.stats", "sklearn.metrics", "pydicom"),
     *("torch", "torch.utils.data", "torch.onnx", "monai.networks.nets", "monai.transforms"),
     *("monai.data", "onnx", "onnxruntime", "safetensors.torch", "mlflow", "mlflow.tracking"),
     *("mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store"),
@@ -34,6 +35,7 @@ class Commands:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},  # the code that these tests lie beside
                 text=True,
             )
 
@@ -44,23 +46,23 @@ class Commands:
         log: Path,
         die: tuple[str, tuple[str, ...], float] | None = None,
         trace: Path | None = None,
-    ) -> tuple[int, float]:
+    ) -> int:
         """Run `lightbox ARGS`, its output appended to `log`.
 
         Args:
             home: The workspace.
             die: A step, states of it, and for how many seconds it may go on after one of these.
+                "done": it has done its work, and no record says so yet.
             trace: Where to write which first-party files each step really executed.
 
         Returns:
-            Its exit code, negative if it was killed, and the seconds that it took.
+            Its exit code; negative, as subprocess has it, if it was killed.
         """
         assert self._process.stdin and self._process.stdout
         order = {"args": args, "home": str(home), "log": str(log), "die": die}
         print(json.dumps({**order, "trace": trace and str(trace)}), file=self._process.stdin)
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        return answer["status"], answer["seconds"]
+        return int(self._process.stdout.readline())
 
     def close(self) -> None:
         """End it."""
@@ -78,13 +80,12 @@ def serve() -> None:
     # A child of a process with threads may hang on a lock that nobody will free.
     assert threading.active_count() == 1, threading.enumerate()
     for line in sys.stdin:
-        order, started = json.loads(line), time.monotonic()
+        order = json.loads(line)
         pid = os.fork()
         if pid == 0:
             _child(order)
         _, status = os.waitpid(pid, 0)
-        ended = {"status": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started}
-        print(json.dumps(ended), flush=True)
+        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 def _child(order: dict[str, Any]) -> None:
@@ -107,6 +108,8 @@ def _child(order: dict[str, Any]) -> None:
         main()
     except SystemExit as ending:
         status = int(ending.code or 0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -114,9 +117,15 @@ def _child(order: dict[str, Any]) -> None:
 
 
 def _die_at(step: str, states: list[str], after_s: float) -> None:
+    from pipelines.backends.store import Store
     from pipelines.runs import RunFolder, StepState
 
-    note = RunFolder.note
+    note, keep = RunFolder.note, Store.keep
+
+    def kept(self: Store, made: Any, *rest: Any) -> None:
+        if made.step == step and "done" in states:
+            os.kill(os.getpid(), signal.SIGKILL)
+        keep(self, made, *rest)
 
     def noted(self: RunFolder, told: StepState) -> None:
         note(self, told)
@@ -127,13 +136,13 @@ def _die_at(step: str, states: list[str], after_s: float) -> None:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_REAL, after_s)
 
-    RunFolder.note = noted  # type: ignore[method-assign]
+    RunFolder.note, Store.keep = noted, kept  # type: ignore[method-assign]
 
 
 def _trace(path: Path) -> None:
     """Write down which first-party files a component's own code executes, in threads too."""
     from components.contract import Component
-    from lineage.code import PACKAGES, ROOT
+    from lineage.code import PACKAGES
 
     executed: dict[str, list[str]] = {}
     ours = tuple(f"{ROOT / package}{os.sep}" for package in PACKAGES)

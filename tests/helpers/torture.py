@@ -217,25 +217,29 @@ class World:
 
     def check(self) -> None:
         """What must hold whatever was killed, and whenever."""
+        self.check_store()
+        assert "running" not in {run.outcome for run in past_runs(self.home)}
+        for lock in (self.home.store / "locks").glob("*"):
+            with lock.open() as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def check_store(self) -> None:
+        """What must hold of it whatever happened."""
         assert all(map(self.whole, self.objects())), "a half-written object"
         for step, outputs in self.recorded().items():
             assert set(outputs.values()) <= self.objects(), f"{step} is recorded, not whole"
         assert all(times == 1 for times in self.notices()), "an effect happened twice"
-        assert {run.outcome for run in past_runs(self.home)} <= {"interrupted", "done"}
-        for lock in (self.home.store / "locks").glob("*"):
-            with lock.open() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def finish(self, undisturbed: Run) -> None:
         """The same command after a kill: what stands whole is reused, the rest runs once."""
         stood, before = self.recorded(), self.executed()
         stood = {name for name, made in stood.items() if all(map(self.whole, made.values()))}
+        stumbles = 1 if os.getpid() in stumbled else 2
         run = self.run()
         assert run.outcome == "done", run.reason
         states = {step.name: step.state for step in run.steps}
         assert states == {name: "reused" if name in stood else "ran" for name in states}
         since = self.executed()[len(before) :]
-        stumbles = 1 if os.getpid() in stumbled else 2
         for name, state in states.items():
             tries = stumbles if name == "stumble" else 1
             assert since.count(name) == (tries if state == "ran" else 0), (name, since)
@@ -290,7 +294,7 @@ def _place(touched: object, folder: Path) -> str | None:
     if isinstance(touched, int):
         return "lock"
     text = os.fsdecode(touched) if isinstance(touched, bytes | str | os.PathLike) else ""
-    if not os.path.isabs(text):
+    if not Path(text).is_absolute():
         return "below a folder that is removed"
     if not text.startswith(f"{folder}/"):
         return None

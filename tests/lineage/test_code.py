@@ -1,9 +1,18 @@
 import ast
+import os
+import py_compile
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from py_compile import PycInvalidationMode
+from types import ModuleType
 
 import pytest
 
 from lineage import code
 from lineage.code import PACKAGES, ROOT, code_digest, reachable
+from lineage.errors import BadInput
 
 
 def names(module: str) -> set[str]:
@@ -44,12 +53,81 @@ def test_a_changed_helper_changes_the_digest(tmp_path, monkeypatch) -> None:
     seen = set()
     for text in ("LEVEL = 1\n", "LEVEL = 2\n"):
         helper.write_text(text)
-        for cached in (code.sources, code._source, code._mentions, code._data_beside):
-            cached.cache_clear()
+        forget()
         seen.add(code_digest("components.step"))
+    forget()
+    assert len(seen) == 2
+
+
+def forget() -> None:
+    """As a new process would start."""
     for cached in (code.sources, code._source, code._mentions, code._data_beside):
         cached.cache_clear()
-    assert len(seen) == 2
+    code._pinned.clear()
+
+
+@pytest.fixture
+def compiled(tmp_path, monkeypatch) -> Iterator[tuple[Path, Path]]:
+    """A component whose compiled form Python would take, though it is of an older text."""
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    source = tmp_path / "components" / "step.py"
+    source.parent.mkdir()
+    source.write_text("A = 1\n")
+    found = Path(py_compile.compile(str(source), invalidation_mode=PycInvalidationMode.TIMESTAMP))
+    time.sleep(0.02)
+    yield source, found
+    forget()
+
+
+def replaced(source: Path, text: str) -> None:
+    """Edited as `rsync -t` does: another text of the same length, the old time put back."""
+    before = source.stat()
+    source.write_text(text)
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_compiled_form_of_an_older_text_is_not_believed(compiled) -> None:
+    source, found = compiled
+    replaced(source, "A = 2\n")
+    code.pin()
+    assert not found.exists()
+
+
+def test_a_compiled_form_of_this_very_text_stays(compiled) -> None:
+    source, found = compiled
+    code.pin()
+    replaced(source, "A = 1\n")
+    code.pin()
+    assert found.exists()
+
+
+def test_what_was_loaded_from_an_older_text_does_not_run(compiled, monkeypatch) -> None:
+    source, _ = compiled
+    replaced(source, "A = 2\n")
+    loaded = ModuleType("components.step")
+    loaded.__file__ = str(source)
+    monkeypatch.setitem(sys.modules, "components_step_of_a_test", loaded)
+    with pytest.raises(BadInput, match=r"components/step\.py was edited"):
+        code.pin()
+    code.pin()  # the same command again
+
+
+def test_an_edit_after_loading_is_seen_and_does_not_change_the_key(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    source = tmp_path / "components" / "step.py"
+    source.parent.mkdir()
+    source.write_text("A = 1\n")
+    forget()
+    code.pin()
+    before = code_digest("components.step")
+    assert code.edited("components.step") is None
+    source.write_text("A = 2\n")
+    assert code.edited("components.step") == "components/step.py"
+    assert code_digest("components.step") == before
+    source.unlink()
+    assert code.edited("components.step") == "components/step.py"
+    forget()
 
 
 COMPUTED = {"import_module", "__import__", "spec_from_file_location", "run_module", "run_path"}
@@ -79,3 +157,20 @@ def test_what_workers_are_told_to_import_is_reachable_from_the_step() -> None:
                 assert module.replace(".", "/") + ".py" in names("components.ingest")
                 return
     pytest.fail("no step uses map_isolated: this test, and the exemption above, can go")
+
+
+def test_a_step_of_somebody_else_s_module_has_its_own_file_in_its_key(
+    tmp_path, monkeypatch
+) -> None:
+    source = tmp_path / "theirs.py"
+    source.write_text("from imaging import splits\n")
+    theirs = ModuleType("theirs")
+    theirs.__file__ = str(source)
+    monkeypatch.setitem(sys.modules, "theirs", theirs)
+    code.sources.cache_clear()
+    before = code.sources("theirs")
+    assert before.keys() >= {str(source), "imaging/splits.py"}
+    assert code.edited("theirs") is None
+    source.write_text("from imaging import labels\n")
+    assert code.edited("theirs") == str(source)
+    forget()

@@ -6,13 +6,14 @@ import os
 import pytest
 
 from lineage.errors import BadInput
+from pipelines import runs
 from pipelines.runs import Run, RunFolder, StepState, find_run, now, past_runs
 
 
-def begun(home, run_id: str = "20260102-030405-abcd", pid: int | None = None) -> RunFolder:
+def begun(home, run_id: str = "20260102-030405-abcd") -> RunFolder:
     steps = [StepState("read"), StepState("judge")]
     folder = RunFolder(home.runs / run_id)
-    folder.begin(Run(run_id, "toy", "toy.yaml", "0" * 64, pid or os.getpid(), now(), steps))
+    folder.begin(Run(run_id, "toy", "toy.yaml", "0" * 64, os.getpid(), now(), steps))
     return folder
 
 
@@ -27,9 +28,35 @@ def test_a_run_is_seen_while_it_goes_on(home) -> None:
 
 
 def test_a_run_whose_process_died_was_interrupted(home) -> None:
-    begun(home, pid=2**22 - 1)
+    if (child := os.fork()) == 0:
+        begun(home)
+        os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # dead, and its parent has not looked yet
     (run,) = past_runs(home)
     assert (run.outcome, run.exit_code) == ("interrupted", 130)
+    os.waitpid(child, 0)
+
+
+def test_a_run_that_ends_while_one_looks_was_not_interrupted(home, monkeypatch) -> None:
+    folder, goes_on = begun(home), runs._goes_on
+    (ended,) = past_runs(home)
+    ended.outcome, ended.exit_code = "done", 0
+
+    def looks(path):
+        folder.end(ended)
+        return goes_on(path)
+
+    monkeypatch.setattr(runs, "_goes_on", looks)
+    assert [run.outcome for run in past_runs(home)] == ["done"]
+
+
+def test_a_run_whose_end_could_not_be_written_does_not_seem_to_go_on(home) -> None:
+    """The disk was full; its process, a notebook's, lives on."""
+    folder = begun(home)
+    begin = (folder.path / "run.json").read_text()
+    folder.end(past_runs(home)[0])
+    (folder.path / "run.json").write_text(begin)
+    assert [run.outcome for run in past_runs(home)] == ["interrupted"]
 
 
 def test_a_line_that_a_kill_tore_is_passed_over(home) -> None:

@@ -105,7 +105,7 @@ def test_an_approval_of_one_model_is_none_of_another(
 def test_manual_promotion_says_how_to_approve(registry_home: Workspace, tmp_path: Path) -> None:
     waiting = settled(MANUAL, registered(tmp_path))
     assert not waiting.approved
-    assert waiting.reason == "waits for approval: lightbox approve chest:1 --reason …"
+    assert waiting.reason == "no person has decided yet: lightbox approve chest:1 --reason …"
     assert len(audit_log.entries()) == 1
 
 
@@ -116,7 +116,7 @@ def test_a_policy_approves_in_its_own_name(registry_home: Workspace, tmp_path: P
     assert settled(DEMO, version) == made
     assert len(audit_log.entries()) == 2
     # What a rule approved, a pipeline that wants a person does not take.
-    assert settled(MANUAL, version).reason.startswith("waits for approval")
+    assert settled(MANUAL, version).reason.startswith("no person has decided yet")
 
 
 def test_a_policy_refuses_what_was_tested_on_too_few(

@@ -23,7 +23,7 @@ from lineage.known import Known
 from lineage.workspace import Workspace
 from pipelines.backends import local
 from pipelines.backends.store import Made, Store
-from pipelines.garbage import find_waste, free
+from pipelines.garbage import free
 from pipelines.graph import Pipeline, Source, Step
 from pipelines.runs import Run, past_runs
 
@@ -111,7 +111,8 @@ class Runs:
         (self.folder / gate).touch()
 
     def executed(self) -> list[str]:
-        return (self.folder / "journal.txt").read_text().split()
+        journal = self.folder / "journal.txt"
+        return journal.read_text().split() if journal.exists() else []
 
     def end(self, *children: int) -> None:
         """Wait for these; each must have ended well."""
@@ -168,7 +169,7 @@ def test_who_waits_for_the_very_same_reuses_it(runs) -> None:
 
 def test_who_waits_for_a_run_that_is_killed_does_it_instead(runs) -> None:
     held = runs.start("a", before="gate")
-    until(lambda: runs.states(held).get("before") == "running")
+    until(lambda: "beforea" in runs.executed())
     waiting = [runs.start("a", before="gate") for _ in range(2)]
     for child in waiting:
         until(lambda child=child: runs.states(child).get("before") == "blocked")
@@ -188,10 +189,10 @@ def test_nothing_is_cleared_away_under_a_run_and_nothing_that_counts_after_it(ru
     held = runs.start("b", after="gate")
     until(lambda: runs.states(held).get("after") == "running")
     with pytest.raises(StepFailed, match="a run is going on"):
-        free(runs.home, find_waste(runs.home))
+        free(runs.home)
     runs.open("gate")
     runs.end(held)
-    free(runs.home, find_waste(runs.home))
+    free(runs.home)
     assert not list((runs.home.store / "building").iterdir())
     again = runs.walk("a"), runs.walk("b", after="gate")
     assert {step.state for run in again for step in run.steps} == {"reused"}
@@ -221,7 +222,8 @@ def test_whole_pipelines_at_once_make_each_thing_once(tmp_path) -> None:
     world = World(tmp_path / "world", pause_s=0.003)
     for text in ("x", "y"):
         children = [world.child(text=text) for _ in range(3)]
-        assert not any([killed(child) for child in children])
+        endings = [killed(child) for child in children]
+        assert not any(endings)
     names = ("scatter", "weigh", "hang", "polish", "sign")
     assert {name: world.executed().count(name) for name in names} == dict.fromkeys(names, 2)
     assert world.notices() == [1, 1]
@@ -241,7 +243,7 @@ def in_children(number: int, work: Callable[[int], None]) -> None:
 @pytest.mark.parametrize("spoilt", [False, True])
 def test_equal_outputs_of_different_steps_at_the_same_moment(tmp_path, spoilt) -> None:
     """Two keys, one content: whoever comes second must not clear away what the first put there."""
-    rounds, processes = 150, 3
+    rounds, processes = 80, 3
     barrier = fork.Barrier(processes)
 
     def work(number: int) -> None:

@@ -43,8 +43,8 @@ SECTIONS = {
 }
 STEPS = [step for steps in SECTIONS.values() for step in steps]
 
-# Runs in a copy of the repository: for each line, a path, append to that file, say what key each
-# step would have in a fresh process, and put the file back as it was.
+# Runs in a copy of the repository: for each line, texts by path, append these, say what key each
+# step would have in a fresh process, and put the files back as they were.
 KEYS_AFTER_EDITS = """
 import json, os, sys
 from pathlib import Path
@@ -55,7 +55,7 @@ from pipelines.config import load
 from pipelines.model_lifecycle import model_lifecycle
 
 assert code.ROOT == Path.cwd()
-home, memory = Workspace(Path("home").absolute()), Path("home/mentions.json")
+home, memory = Workspace(Path("home").absolute()), Path("home")
 pipeline = model_lifecycle(load(Path("configs/phantom.yaml")))
 
 def told():
@@ -72,28 +72,30 @@ def told():
 
 print(json.dumps(told()), flush=True)
 for line in sys.stdin:
-    path = Path(line.strip())
-    before = path.read_bytes()
-    path.write_bytes(before + (b"\\nMUTATED = 1\\n" if path.suffix == ".py" else b"\\n"))
+    edits = json.loads(line)
+    before = {path: Path(path).read_bytes() for path in edits}
+    for path, text in edits.items():
+        Path(path).write_bytes(before[path] + text.encode())
     print(json.dumps(told()), flush=True)
-    path.write_bytes(before)
+    for path, content in before.items():
+        Path(path).write_bytes(content)
 print(json.dumps(told()), flush=True)
 """
 
 
-@pytest.fixture(scope="module")
-def edits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """By each first-party file, table, template, and the lock file: the steps whose keys change."""
-    copy = tmp_path_factory.mktemp("copy")
+def changed_by(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {step for step in before if before[step] != after[step]}
+
+
+def keys_after(copy: Path, edits: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Each step's key with no edit, and with each of these."""
     for package in (*PACKAGES, "configs"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / package, copy / package, ignore=ignored)
     shutil.copy(ROOT / "requirements.lock", copy)
-    files = [str(path.relative_to(copy)) for package in PACKAGES for path in _files(copy / package)]
-    files.append("requirements.lock")
     done = subprocess.run(
         [sys.executable, "-c", KEYS_AFTER_EDITS],
-        input="\n".join(files),
+        input="\n".join(map(json.dumps, edits)),
         env={**os.environ, "PYTHONPATH": str(copy)},
         cwd=copy,
         capture_output=True,
@@ -103,10 +105,19 @@ def edits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     first, *after, last = map(json.loads, done.stdout.splitlines())
     assert first == last
     assert list(first) == STEPS
-    return {
-        file: {step for step in STEPS if found[step] != first[step]}
-        for file, found in zip(files, after, strict=True)
-    }
+    assert len(after) == len(edits)
+    return [first, *after]
+
+
+@pytest.fixture(scope="module")
+def edits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """By each first-party file, table, template, and the lock file: the steps whose keys change."""
+    files = [str(path.relative_to(ROOT)) for package in PACKAGES for path in _files(ROOT / package)]
+    files.append("requirements.lock")
+    texts = [{file: "\nMUTATED = 1\n" if file.endswith(".py") else "\n"} for file in files]
+    first, *after = keys_after(tmp_path_factory.mktemp("copy"), texts)
+    changed = [changed_by(first, keys) for keys in after]
+    return dict(zip(files, changed, strict=True))
 
 
 def _files(package: Path) -> list[Path]:
@@ -143,6 +154,22 @@ def test_an_edited_module_changes_the_keys_of_the_steps_that_can_reach_it(edits,
     assert not any(changed for file, changed in edits.items() if file.startswith("pipelines/"))
 
 
+def test_an_import_that_is_added_counts_from_then_on(tmp_path) -> None:
+    """Wherever it stands, but for type checkers; what was known of the file before is forgotten."""
+    added = "\ndef later() -> None:\n    from monitoring import drift\n"
+    typed = "\nfrom typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import monitoring.drift\n"
+    drift = {"monitoring/drift.py": "\nMUTATED = 1\n"}
+    here = "serving/config.py"
+    first, alone, importing, imported, typing, typed_only = keys_after(
+        tmp_path / "copy",
+        [drift, {here: added}, {here: added} | drift, {here: typed}, {here: typed} | drift],
+    )
+    assert changed_by(first, alone) == {"monitor_drift"}
+    assert changed_by(first, importing) == {"deploy_canary"} == changed_by(first, typing)
+    assert changed_by(importing, imported) == {"deploy_canary", "monitor_drift"}
+    assert changed_by(typing, typed_only) == {"monitor_drift"}
+
+
 def test_an_edited_table_or_template_changes_the_keys_of_those_who_read_it(edits, reached) -> None:
     tables = {file: changed for file, changed in edits.items() if Path(file).suffix in DATA}
     assert len(tables) >= 3
@@ -158,10 +185,6 @@ def test_an_edited_table_or_template_changes_the_keys_of_those_who_read_it(edits
 
 def test_other_packages_change_every_key(edits) -> None:
     assert edits["requirements.lock"] == set(STEPS)
-
-
-def changed_by(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    return {step for step in before if before[step] != after[step]}
 
 
 def keys_of(pipeline: Pipeline, home: Workspace, **sources: str) -> dict[str, str]:

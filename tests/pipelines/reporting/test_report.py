@@ -110,7 +110,7 @@ def test_a_failed_run_shows_where_the_sentence_and_its_log(home, tmp_path) -> No
     html = page(run, home)
     assert "✗ Failed at breaks 3 rows fail" in Page(html).text
     assert Page(html).text.count("3 rows fail") == 1
-    assert "Next: the same command again goes on from the unfinished step." in Page(html).text
+    assert "Next: the same command again – goes on from" in Page(html).text
     assert 'href="logs/breaks.log"' in html
 
 
