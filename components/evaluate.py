@@ -2,12 +2,22 @@
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING, NamedTuple
 
 from components.contract import Input, Output, Resources, component
 from components.progress import progress
 from components.runtime import main
 from evaluation.config import EvaluationConfig
 from lineage.files import write_json
+
+if TYPE_CHECKING:
+    from evaluation.intervals import Interval
+
+
+class Evaluated(NamedTuple):
+    auroc: str  # with its interval, or why there is none; metrics.json holds the numbers
+    images: int
+    patients: int
 
 
 @component(resources=Resources(cpu=2, memory_gib=8, timeout_minutes=120))
@@ -19,7 +29,7 @@ def evaluate(
     splits: Input,
     metrics: Output,
     reference: Output,
-) -> None:
+) -> Evaluated:
     """Open the sealed test split, once per execution, and leave numbers with intervals.
 
     Reads: model/ and champion/ (empty: there is none yet), the images of the test and validation
@@ -56,6 +66,7 @@ def evaluate(
         scores = score_images(test["path"].tolist(), snapshot, predictors, report)
     cases = test.assign(score=scores[:, 0], champion_score=scores[:, 1] if former else float("nan"))
     labels, patients = cases["label"], cases["patient_id"]
+    measured = measure(labels, cases["score"], patients, candidate.threshold, config)
     found = {
         "candidate": {"digest": candidate.digest, "threshold": candidate.threshold},
         "champion": {"digest": former.digest} if former else None,
@@ -63,7 +74,7 @@ def evaluate(
         "n_images": len(cases),
         "n_patients": patients.nunique(),
         "n_positive": int(labels.sum()),
-        "metrics": measure(labels, cases["score"], patients, candidate.threshold, config),
+        "metrics": measured,
         "subgroups": measure_subgroups(cases, candidate.threshold, config),
         "comparison": {
             "auroc_difference": auroc_difference(
@@ -88,6 +99,13 @@ def evaluate(
     (reference / "reference.json").write_text(
         json.dumps({"model_digest": candidate.digest}, indent=2) + "\n"
     )
+    return Evaluated(_spelled(measured["auroc"]), len(cases), int(patients.nunique()))
+
+
+def _spelled(found: "Interval") -> str:
+    if found.estimate is None:
+        return f"unknown: {found.reason}"
+    return f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from monitoring.config import MonitoringConfig
 class Drift(NamedTuple):
     drifted: bool
     verdict: str  # "drift", "no drift" or "insufficient"
+    reason: str
 
 
 @component()
@@ -41,7 +42,7 @@ def monitor_drift(
         report=report,
     )
     write_page(verdict, columns, config, report)
-    return Drift(drifted=verdict.outcome == "drift", verdict=verdict.outcome)
+    return Drift(verdict.outcome == "drift", verdict.outcome, verdict.sentence)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from lineage.progress import Report
 
+ENOUGH_S = 2.0  # of watching before a time left is told: the first reports may be slow or quick
+
 
 @dataclass
 class Work:
@@ -40,8 +42,10 @@ class Work:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long it will take from now on if the pace stays, or None."""
-        if not self.rate or self.total < self.done:
+        """How long it will take from now on if the pace stays, or None if nobody can know yet."""
+        if not self.rate or not self.first or self.total < self.done:
+            return None
+        if self.latest - self.first[1] < ENOUGH_S:
             return None
         since = time.monotonic() - self.latest
         return max(0.0, (self.total - self.done) / self.rate - since)

@@ -10,18 +10,20 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lineage.digest import digest, file_digest, tree_digest
 from lineage.files import read_json, write_json
 
 AT_REST_NS = 2_000_000_000  # the coarsest clock of a file system in use, FAT's, ticks every 2 s
-Look = list[int]  # size, modified, status changed, inode; only the kernel sets the third
+Look = tuple[int, int, int, int, int]  # device, inode, size, modified, status changed
 
 
 @dataclass(frozen=True)
 class Known:
-    """A folder of remembered digests, one JSON file per tree; losing it costs time only."""
+    """A folder of remembered digests, one JSON file per tree; losing it costs time only.
+
+    Files are told apart by their inodes: names of scans may be names of patients.
+    """
 
     folder: Path
 
@@ -32,32 +34,34 @@ class Known:
             FileNotFoundError: Nothing lies there.
         """
         memory = self.folder / f"{digest('path', str(path))}.json"
-        before: dict[str, Any] = read_json(memory) or {}
-        after: dict[str, Any] = {}
+        before: dict[str, str] = read_json(memory) or {}
+        after: dict[str, str] = {}
 
         def of(name: str) -> str:
             look = _look(name)
-            looked, content = before.get(name) or (None, "")
-            if looked == look:
-                after[name] = [look, content]
-                return str(content)
+            if content := before.get(_told(look)):
+                after[_told(look)] = content
+                return content
             now = time.time_ns()
             content = file_digest(name)
             # Modified just now, or while it was being read: its look proves nothing.
-            if max(look[1:3]) < now - AT_REST_NS and look == _look(name):
-                after[name] = [look, content]
+            if max(look[3:]) < now - AT_REST_NS and look == _look(name):
+                after[_told(look)] = content
             return content
 
         content = tree_digest(path, of)
-        if after != before:
-            self._remember(memory, after)
-        return content
-
-    def _remember(self, memory: Path, looks: dict[str, Any]) -> None:
         with suppress(OSError):  # a full or read-only disk: then all is read again next time
-            write_json(memory, looks, durable=False, indent=None)
+            if after != before:
+                write_json(memory, after, durable=False, indent=None)
+            elif after:
+                os.utime(memory)  # still of use
+        return content
 
 
 def _look(name: str) -> Look:
     found = os.stat(name)  # noqa: PTH116  as text, see lineage.digest
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _told(look: Look) -> str:
+    return " ".join(map(str, look))

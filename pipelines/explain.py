@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from components.progress import duration
 from pipelines.runs import Run
+from pipelines.tell import reason, state_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,9 @@ def explain(run: Run) -> list[Explained]:
     """One entry per step, in the order of the pipeline."""
     guards = dict(_guards(run.graph.get("nodes", []), ()))
     return [
-        Explained(s.name, s.state, s.seconds, _why(run, s.name, guards), s.made_by, s.changed)
+        Explained(
+            s.name, state_of(run, s), s.seconds, _why(run, s.name, guards), s.made_by, s.changed
+        )
         for s in run.steps
     ]
 
@@ -31,11 +35,12 @@ def explain(run: Run) -> list[Explained]:
 def _why(run: Run, name: str, guards: dict[str, tuple[tuple[str, bool], ...]]) -> str:
     step = run.step(name)
     if step.state == "reused":
+        took = f" in {duration(step.made_seconds)}" if step.made_seconds >= 1 else ""
         if step.why == "unchanged":
-            return f"nothing changed since run {step.made_by}"
-        return f"{step.why}; what run {step.made_by} made stands"
+            return f"nothing changed since run {step.made_by} made it{took}"
+        return f"{step.why}; what run {step.made_by} made{took} stands"
     if step.state == "failed":
-        return run.reason
+        return reason(run)
     if step.state != "skipped":
         return step.why
     for condition, wanted in guards.get(name, ()):

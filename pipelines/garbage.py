@@ -5,7 +5,6 @@ version's tags, its dossier, the audit log or an endpoint's state is referred to
 """
 
 import json
-import os
 import re
 import shutil
 import time
@@ -19,6 +18,7 @@ from pipelines.runs import past_runs
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 DAY_S = 86_400
+UNASKED_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,12 @@ def _leftovers(folder: Path, kind: str, why: str) -> list[Waste]:
 
 
 def _stale_memories(folder: Path) -> list[Waste]:
-    """Digests remembered of files of which none is there any more."""
+    """Digests remembered of files that nobody has asked for lately; they only save time."""
+    before = time.time() - UNASKED_DAYS * DAY_S
     return [
-        Waste("remembered digests", path, _total(path), "the files are gone")
+        Waste("remembered digests", path, _total(path), f"not asked for in {UNASKED_DAYS} days")
         for path in _below(folder)
-        if not any(os.path.exists(name) for name in read_json(path) or {})  # noqa: PTH110  as text
+        if path.stat().st_mtime < before
     ]
 
 

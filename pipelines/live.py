@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.progress import Work, duration, in_words
 from pipelines.runs import Run, StepState
-from pipelines.tell import notes
+from pipelines.tell import COLOURS, MARKS, notes, state_of
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 # An unchanged run is over before this, and then needs no repainting.
 FIRST_PAINT_S = 0.3
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-MARKS = {
-    "waiting": ("·", "dim"),
-    "blocked": ("…", "yellow"),
-    "ran": ("✓", "green"),
-    "reused": ("✓", "cyan"),
-    "failed": ("✗", "red"),
-    "skipped": ("·", "dim"),
-}
 
 
 class LiveTree:
@@ -106,21 +98,22 @@ class LiveTree:
             if row.step is None:
                 line.append(row.label, row.style)
                 continue
-            self._add_step(line, row.step, column)
+            self._add_step(line, row.step, state_of(run, row.step), column)
             if row.step.state in ("running", "blocked"):
                 focus = len(lines) - 1
                 if self.work and self.work.done:
                     lines.append(_work_line(row, self.work, 20 if width >= 80 else 8))
         return lines, focus
 
-    def _add_step(self, line: "Text", step: StepState, column: int) -> None:
+    def _add_step(self, line: "Text", step: StepState, state: str, column: int) -> None:
         """Mark, name, time, and what there is to say."""
         now = time.monotonic()
-        mark, colour = MARKS.get(step.state, (SPINNER[int(now * 8) % len(SPINNER)], "bold"))
-        line.append(f"{mark} ", colour)
-        line.append(step.name, colour if step.state in ("running", "waiting", "skipped") else "")
+        mark = SPINNER[int(now * 8) % len(SPINNER)] if state == "running" else MARKS[state]
+        plain = {"running": "bold", "waiting": "dim", "skipped": "dim"}.get(state, "")
+        colour = COLOURS.get(state, plain)
+        line.append(f"{mark} ", colour).append(step.name, plain)
         line.append(" " * (column - line.cell_len))
-        match step.state:
+        match state:
             case "waiting" | "skipped":
                 return
             case "running" | "blocked":
@@ -128,8 +121,8 @@ class LiveTree:
             case "ran":
                 time_or_state = duration(step.seconds)
             case _:
-                time_or_state = step.state
-        line.append(f"{time_or_state:>10}", colour if time_or_state == step.state else "")
+                time_or_state = state
+        line.append(f"{time_or_state:>10}", colour if time_or_state == state else "")
         line.append(f"  {notes(step)}", "dim")
 
 
@@ -175,8 +168,10 @@ def _entries(run: Run, node: dict[str, Any]) -> Iterator[Entry]:
     if "step" in node:
         yield node["step"], "", run.step(node["step"]), ()
     elif "fail" in node:
-        style = "bold red" if run.outcome == node["fail"] else "dim"
-        yield f"end as “{node['fail']}”", style, None, ()
+        label, ended = f"end as “{node['fail']}”", run.outcome == node["fail"]
+        yield (
+            (f"■ {label}: so it ended", "bold red", None, ()) if ended else (label, "dim", None, ())
+        )
     else:
         step, _, value = node["when"].rpartition(".")
         said = run.step(step).values.get(value)

@@ -1,8 +1,8 @@
 """What a step says while it runs goes to its log, and to nobody's terminal.
 
 A step that reads identities must not leave library text anywhere, because messages such as
-pydicom's quote tag values. Its log holds our own lines, and what else was said is counted:
-warnings and log records by kind and place, text in bytes.
+pydicom's quote tag values. Its log holds our own lines; of what else was said, warnings and log
+records are counted by kind and place, and text is not kept at all.
 """
 
 import logging
@@ -36,7 +36,7 @@ def captured(path: Path, *, identities: bool, why: str = "") -> Iterator[None]:
     """Send all that is said inside, by Python code, by C code and by children, to a log.
 
     The log is added to, and is there from the start, for those who look meanwhile or after
-    a kill. If the step says nothing and ends well, no log stays.
+    a kill.
 
     Args:
         path: The log.
@@ -53,12 +53,15 @@ def captured(path: Path, *, identities: bool, why: str = "") -> Iterator[None]:
         log = _Log(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666))
         stack.callback(os.close, log.file)
         text = log.file
-        if identities:  # in memory: not even for a moment on a disk
-            text = os.memfd_create("dropped")
+        if identities:
+            text = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             stack.callback(os.close, text)
-        first = log.size() == 0
         log.line(f"started: {why}" if why else "started")
-        silent, started = log.size(), time.perf_counter()
+        if identities:
+            log.line(
+                "what libraries print is not kept: this step reads data that may name patients"
+            )
+        started = time.perf_counter()
         try:
             with _streams_to(text), _heard(log, identities), listening(now_and_then(log.line)):
                 yield
@@ -66,14 +69,9 @@ def captured(path: Path, *, identities: bool, why: str = "") -> Iterator[None]:
             log.line("\n".join(_failure(error, identities)))
             raise
         finally:
-            if identities and (dropped := os.fstat(text).st_size):
-                log.line(f"{dropped} bytes of library text were dropped")
             for (kind, place), count in log.counts.items():
                 log.line(f"{kind} at {place}, {'once' if count == 1 else f'{count} times'}")
-            if first and log.size() == silent:
-                path.unlink(missing_ok=True)
-            else:
-                log.line(f"ended after {duration(time.perf_counter() - started)}")
+            log.line(f"ended after {duration(time.perf_counter() - started)}")
 
 
 @contextmanager
@@ -101,14 +99,12 @@ class _Log:
         with suppress(OSError):
             os.write(self.file, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n".encode())
 
-    def size(self) -> int:
-        return os.fstat(self.file).st_size
-
 
 @contextmanager
 def _streams_to(file: int) -> Iterator[None]:
     """Point file descriptors 1 and 2 at a file, and Python's streams at them."""
     _flush()
+    streams = sys.stdout, sys.stderr
     kept = {fd: os.dup(fd) for fd in (1, 2)}
     try:
         for fd in kept:
@@ -127,6 +123,11 @@ def _streams_to(file: int) -> Iterator[None]:
         for fd, copy in kept.items():
             os.dup2(copy, fd)
             os.close(copy)
+        # A step may have closed them, or put others in their place.
+        sys.stdout, sys.stderr = (
+            _stream(fd) if stream and stream.closed else stream
+            for fd, stream in zip((1, 2), streams, strict=True)
+        )
 
 
 def _open_the_closed() -> None:
@@ -146,10 +147,14 @@ def is_descriptor(stream: TextIO | None, fd: int) -> bool:
         return False
 
 
-@cache
+_streams: dict[int, TextIO] = {}
+
+
 def _stream(fd: int) -> TextIO:
-    """A stream onto a descriptor. Never closed: libraries keep the stream they first see."""
-    return open(fd, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    """A stream onto a descriptor. We never close it: libraries keep the stream they first see."""
+    if fd not in _streams or _streams[fd].closed:
+        _streams[fd] = os.fdopen(fd, "w", 1, "utf-8", "backslashreplace", closefd=False)
+    return _streams[fd]
 
 
 @cache

@@ -127,6 +127,11 @@ def versions(name: str | None = None) -> list[Version]:
     return _search(f"name='{_plain(name)}'" if name else "")
 
 
+def logged(version: Version) -> dict[str, float]:
+    """The numbers that MLflow's own page of a version shows, by name, such as `auroc_low`."""
+    return dict(_client().get_run(version.run_id).data.metrics)
+
+
 def find_by_digest(name: str, digest: str) -> Version | None:
     """The version that holds exactly these files, if they were registered."""
     found = _search(f"name='{_plain(name)}' and tags.model_digest='{_plain(digest)}'")

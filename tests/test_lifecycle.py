@@ -109,15 +109,50 @@ def test_a_stopped_endpoint_stays_stopped_until_it_is_started(lightbox) -> None:
     assert lightbox.json("predict", str(scan))["model"] == "phantom-finding"
 
 
-def test_the_same_command_again_reuses_every_pure_step(lightbox) -> None:
-    """The champion is an input, and it did move: what compares with it runs once more."""
-    again = lightbox.json("run", CONFIG)
+HEAVY = {"numpy", "pandas", "scipy", "pydicom", "torch", "monai", "mlflow", "evidently", "sklearn"}
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """The top-level modules that a command imported, as `-X importtime` lists them."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
+
+
+def test_the_same_command_again_does_nothing_and_imports_nothing_heavy(lightbox) -> None:
+    """Also right after a release: what is in service now need not beat itself."""
+    planned = {each["step"]: each["action"] for each in lightbox.json("plan", CONFIG)}
+    assert set(planned.values()) == {"reuse", "skip"}, planned
+    done = lightbox("run", CONFIG, "--json", PYTHONPROFILEIMPORTTIME="1")
+    again = json.loads(done.stdout)
     states = {s["name"]: s["state"] for s in again["steps"]}
-    assert {states[n] for n in ("ingest", "validate", "split", "train")} == {"reused"}
+    assert states.pop("retrain") == "skipped"
+    assert set(states.values()) == {"reused"}
+    assert "pipelines" in imported(done)
+    assert not imported(done) & HEAVY
     assert len(lightbox.json("models")) == 3  # the same model is the same version
-    once_more = lightbox.json("run", CONFIG)
-    ran = [s["name"] for s in once_more["steps"] if s["state"] == "ran"]
-    assert ran == []
+    explained = {each["step"]: each["why"] for each in lightbox.json("explain")["steps"]}
+    assert all("since run" in explained[name] for name in states)
+
+
+def test_help_imports_nothing_heavy(lightbox) -> None:
+    done = lightbox("--help", PYTHONPROFILEIMPORTTIME="1")
+    assert not imported(done) & (HEAVY | {"pydantic", "rich", "yaml", "jinja2"})
+
+
+def test_each_run_leaves_a_page_that_needs_nothing_from_elsewhere(lightbox) -> None:
+    for run in lightbox.json("runs"):
+        page = Path(lightbox("report", run["id"]).stdout.strip()).read_text()
+        assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)
+        assert run["id"] in page
+
+
+def test_two_runs_are_compared(lightbox) -> None:
+    _, *others, first = (r for r in lightbox.json("runs") if r["pipeline"] == "model-lifecycle")
+    refused = next(run for run in others if run["outcome"] == "refused")
+    told = lightbox.json("compare", first["id"], refused["id"])
+    changed = {name: (one, other) for name, one, other in told["settings"]}
+    assert changed["train.max_epochs"][1] == 1
+    assert told["difference"]["estimate"] < -0.3
 
 
 def test_a_changed_threshold_changes_the_outcome(lightbox) -> None:
@@ -207,3 +242,12 @@ def test_show_draws_every_step(lightbox) -> None:
     drawn = lightbox("show", CONFIG).stdout
     assert all(name in drawn for name in ("ingest", "gate", "refused", "exit code 5", "retrain"))
     assert lightbox.json("show", CONFIG)["name"] == "model-lifecycle"
+
+
+def test_what_goes_costs_nothing_that_is_needed(lightbox) -> None:
+    """Last, because it lets go of all runs but the newest."""
+    lineage = lightbox("lineage", "phantom-finding").stdout
+    assert lightbox.json("gc", "--runs-older-than", "0", "--yes")["freed_bytes"] > 0
+    assert lightbox("lineage", "phantom-finding").stdout == lineage
+    assert len(lightbox.json("models")) > 3
+    assert lightbox.json("gc", "--runs-older-than", "0")["waste"] == []

@@ -130,8 +130,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lives]:
                 for states, after_s in deaths:
                     status = killed(verb, die=(step, states, after_s))
                     endings[status] += 1
-                    # Who is killed in the middle may be quicker than was foreseen.
-                    assert status < 0 or after_s, killed.log.read_text()
+                    assert status < 0, killed.log.read_text()
             status = killed(verb)
             assert status == 0, killed.log.read_text()
             if verb == "run":
@@ -147,7 +146,7 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lives]:
 def test_every_step_ran_to_its_end_exactly_once(lives) -> None:
     # Most were killed between two steps or in one, the last of each pipeline ended well.
     assert lives.endings.total() >= 3 * 12
-    assert lives.endings[-9] >= 2 * 12 and lives.endings[-14] >= 6, lives.endings
+    assert lives.endings[-9] >= 2 * 12 and lives.endings[-14] >= 4, lives.endings
     for pipeline, steps in (("model-lifecycle", 10), ("drift-watch", 2)):
         ran = Counter(
             step.name

@@ -79,7 +79,7 @@ class _Look:
         last = self.store.latest(step.name)
         seconds = last["seconds"] if last else None
         if not all(self.workspace.has_secret(name) for name in step.component.secrets):
-            return Planned(step.name, RUN, "first time: its key is yet to be made", when)
+            return Planned(step.name, RUN, "first time", when)
         # An input that is yet to be made may turn out as it was: what else differs is known now.
         unmade = sorted({name for name in origins if name not in self.made})
         contents = {name: self._content(name, o, last) for name, o in step.inputs.items()}

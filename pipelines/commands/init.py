@@ -64,18 +64,18 @@ def _tell(s: "Survey", p: "Proposal") -> None:
     print_table(
         ("found", ""),
         [
-            ("images", escape(f"{s.images} in {s.scans}, typically {rows} x {columns} pixels")),
-            ("table", escape(f"{s.labels}, {s.rows} rows; {s.with_row} images have one")),
-            ("key", escape(f"{labels.key}, in column {labels.key_column!r}")),
+            ("images", f"{s.images} in {s.scans}, typically {rows} x {columns} pixels"),
+            ("table", f"{s.labels}, {s.rows} rows; {s.with_row} images have one"),
+            ("key", f"{labels.key}, in column {labels.key_column!r}"),
             ("patients", f"{s.patients} of {s.usable} images that can be used"),
-            ("label", escape(f"column {labels.column!r}: {s.why}")),
+            ("label", f"column {labels.column!r}: {s.why}"),
             *(
-                (f"class {i}", escape(f"{name!r}: {images} images of {patients} patients"))
+                (f"class {i}", f"{name!r}: {images} images of {patients} patients")
                 for i, name, images, patients in zip(
                     (0, 1), labels.classes, s.class_images, s.class_patients, strict=True
                 )
             ),
-            ("others", escape(", ".join(map(repr, s.other_labels)) or "no other column")),
+            ("others", ", ".join(map(repr, s.other_labels)) or "no other column"),
         ],
         "",
     )

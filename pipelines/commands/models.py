@@ -1,6 +1,7 @@
 """Registered models: what there is, where it came from, who allows it."""
 
 import getpass
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,8 +19,7 @@ def models(as_json: bool) -> None:
     \b
     Example: lightbox models
     """
-    from pipelines.tell import short
-    from registry.mlflow_registry import versions
+    from registry.mlflow_registry import logged, versions
 
     found = versions(None)
     if as_json:
@@ -29,14 +29,23 @@ def models(as_json: bool) -> None:
         (
             f"{v.name}:{v.version}",
             coloured(v.verdict),
+            _auroc(logged(v)),
             ", ".join(v.aliases),
             v.digest[:12],
             v.created_at[:16].replace("T", " "),
-            short(v.reason),
         )
         for v in found
     ]
-    print_table(("model", "verdict", "alias", "digest", "created", "reason"), rows, "no models yet")
+    headers = ("model", "verdict", "AUROC on the test split", "alias", "digest", "created")
+    print_table(headers, rows, "no models yet")
+
+
+def _auroc(metrics: Mapping[str, float]) -> str:
+    try:
+        estimate, low, high = (metrics[f"auroc{end}"] for end in ("", "_low", "_high"))
+    except KeyError:
+        return "unknown"
+    return f"{estimate:.3f} ({low:.3f} to {high:.3f})"
 
 
 @click.command()

@@ -23,7 +23,7 @@ SET = click.option(
     help="Override one setting.",
     shell_complete=completing.settings,
 )
-WRAPPED = ("reason", "why")  # the columns of prose
+WRAPPED = ("reason", "why", "settings")  # the columns of prose
 WATCH = click.option("--watch", "nightly", is_flag=True, help="The nightly drift watch instead.")
 
 

@@ -35,7 +35,7 @@ def plan(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool)
     """
     from functools import partial
 
-    from rich.markup import escape
+    from rich.text import Text
 
     from lineage.workspace import workspace
     from pipelines.backends.plan import plan as look
@@ -52,9 +52,9 @@ def plan(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool)
     rows = [
         (
             each.step,
-            f"[{ACTIONS[each.action]}]{each.action}[/]",
+            Text(each.action, ACTIONS[each.action]),
             "" if each.seconds is None else f"{each.seconds:.1f} s",
-            escape(each.why + (f" (if {each.when})" if each.when else "")),
+            each.why + (f" (if {each.when})" if each.when else ""),
         )
         for each in planned
     ]
@@ -75,19 +75,23 @@ def explain(run: str | None, as_json: bool) -> None:
     \b
     Example: lightbox explain
     """
-    from rich.markup import escape
+    from rich.text import Text
 
     from lineage.workspace import workspace
     from pipelines.explain import explain as explained
     from pipelines.runs import find_run
+    from pipelines.tell import reason
 
     found = find_run(workspace(), run)
     rows = explained(found)
     if as_json:
-        print_json({"run": found.id, "steps": [asdict(row) for row in rows]})
+        told = {"run": found.id, "outcome": found.outcome, "reason": found.reason}
+        print_json({**told, "overrides": found.overrides, "steps": [asdict(row) for row in rows]})
         return
-    print_rich(f"[bold]{found.pipeline}[/] {found.id}  {coloured(found.outcome)}  {found.config}")
-    cells = [
-        (row.step, coloured(row.state), f"{row.seconds:.1f} s", escape(row.why)) for row in rows
-    ]
+    head = Text.assemble((found.pipeline, "bold"), f" {found.id}  ", coloured(found.outcome))
+    print_rich(head.append("  ".join(("", found.config, *found.overrides))))
+    if all(row.state == "skipped" for row in rows):
+        print_rich(Text(f"no step was reached: {reason(found)}"))
+        return
+    cells = [(row.step, coloured(row.state), f"{row.seconds:.1f} s", row.why) for row in rows]
     print_table(("step", "state", "time", "why"), cells, "no steps")

@@ -95,17 +95,26 @@ def runs(as_json: bool, last: int) -> None:
     """
     from lineage.workspace import workspace
     from pipelines.runs import past_runs
-    from pipelines.tell import short
+    from pipelines.tell import reason, short
 
     found = past_runs(workspace())[:last]
     if as_json:
         print_json([asdict(run) for run in found])
         return
     rows = [
-        (r.id, r.pipeline, Path(r.config).name, coloured(r.outcome), _tally(r), short(r.reason))
+        (
+            r.id,
+            r.pipeline,
+            " ".join((Path(r.config).name, *r.overrides)),
+            coloured(r.outcome),
+            _auroc(r),
+            _tally(r),
+            short(reason(r)),
+        )
         for r in found
     ]
-    print_table(("run", "pipeline", "config", "outcome", "steps", "reason"), rows, "no runs yet")
+    headers = ("run", "pipeline", "settings", "outcome", "AUROC", "steps", "reason")
+    print_table(headers, rows, "no runs yet")
 
 
 def _walk(pipeline: Any, config: Path, overrides: tuple[str, ...], as_json: bool) -> "Run":
@@ -122,13 +131,19 @@ def _walk(pipeline: Any, config: Path, overrides: tuple[str, ...], as_json: bool
 
 
 def _finish(run: "Run", as_json: bool) -> int:
-    from pipelines.tell import summary
+    from pipelines.tell import console, summary
 
     if as_json:
         print_json(asdict(run))
     else:
-        print_rich(summary(run))
+        print_rich(summary(run, console().width))
     return run.exit_code or 0
+
+
+def _auroc(run: "Run") -> str:
+    """Without its interval, which the run's summary and report give."""
+    found = next((step.values["auroc"] for step in run.steps if "auroc" in step.values), "")
+    return str(found).partition(" ")[0].rstrip(":")
 
 
 def _tally(run: "Run") -> str:

@@ -11,8 +11,9 @@ from lineage.files import read_json
 from lineage.record import read_record
 from lineage.workspace import Workspace
 from pipelines.explain import Explained, explain
-from pipelines.notebook.tables import MARKS, Listing, html_table, text_table
+from pipelines.notebook.tables import Listing, html_table, text_table
 from pipelines.runs import Run, StepState
+from pipelines.tell import MARKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,7 +166,7 @@ def _row(state: StepState) -> tuple[Any, ...]:
 
 
 def _marked(state: str) -> str:
-    return f"{MARKS.get(state, ' ')} {state}"
+    return f"{MARKS[state]} {state}"
 
 
 def _told(value: Any) -> str:

@@ -6,7 +6,6 @@ from html import escape
 from typing import Any, Generic, TypeVar, overload
 
 Item = TypeVar("Item")
-MARKS = {"ran": "✓", "reused": "↺", "failed": "✗", "running": "▶", "blocked": "⧗", "skipped": "–"}
 
 
 @dataclass(frozen=True, repr=False)

@@ -283,7 +283,7 @@ def approval(outputs: Outputs) -> Section | None:
     model = f"{found['name']}:{found['version']}"
     decided = "approved" if found["approved"] else "refused"
     who = f"was {decided} by {found['actor']}" if found["actor"] else "is not approved yet"
-    return Section("Approval", [f"{model} {who}: {found['reason']}."])
+    return Section("Approval", [f"{model} {who}: {found['reason'].partition(': lightbox ')[0]}."])
 
 
 def canary(outputs: Outputs) -> Section | None:

@@ -7,6 +7,7 @@ value of a header, and no path of this machine.
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,12 @@ from pipelines.reporting.charts import bar
 from pipelines.reporting.findings import SECTIONS
 from pipelines.reporting.sections import Cell, Outputs, Section, Table
 from pipelines.runs import Run, StepState
-from pipelines.tell import next_commands
+from pipelines.tell import MARKS, next_commands, result, state_of
+from pipelines.tell import reason as told_reason
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name(PAGE)
-SIGNS = {
-    **{"pass": "✓", "fail": "✗", "inconclusive": "?"},
-    **{"ran": "✓", "reused": "↺", "failed": "✗", "skipped": "–"},
-    **{"waiting": "…", "blocked": "…", "running": "▸"},
-}
+SIGNS = {**MARKS, "pass": "✓", "fail": "✗", "inconclusive": "?"}
 PARTS = {"config": "setting"}  # of a step's key, where they are called otherwise
 # The packages whose versions a reader asks for first; the lock file pins them all.
 PACKAGES = ("torch", "monai", "mlflow", "great-expectations", "evidently", "pydicom")
@@ -69,16 +67,20 @@ def page(run: Run, workspace: Workspace, *, links: bool = True) -> str:
     engine.filters["took"] = duration
     rendered = engine.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         run=run,
-        config=Path(run.config).name,
+        settings=_settings(run),
+        result=result(run),
         headline=_headline(run, outputs),
         mark=_mark(run),
         reason=_pathless(_reason(run), run, workspace),
         whys={name: _pathless(why, run, workspace) for name, why in _whys(run)},
-        next_commands=next_commands(run),
+        next_commands=next_commands(
+            replace(run, config=Path(run.config).name, overrides=_overrides(run))
+        ),
         seconds=_seconds(run),
         states={step.name: step for step in run.steps},
         nodes=run.graph.get("nodes") or [{"step": step.name} for step in run.steps],
-        slowest=max((step.seconds for step in run.steps), default=0.0),
+        state_of=state_of,
+        slowest=max((max(step.seconds, step.made_seconds) for step in run.steps), default=0.0),
         taken=lambda port: _taken(run, port),
         bar=bar,
         links=links,
@@ -142,13 +144,27 @@ def _mark(run: Run) -> str:
 def _reason(run: Run) -> str:
     """Why it ended so, in the words of the step that spoke last."""
     said = [s.values["reason"] for s in run.steps if isinstance(s.values.get("reason"), str)]
-    return run.reason or (said[-1] if said else "")
+    return told_reason(run) or (said[-1] if said else "")
 
 
 def _whys(run: Run) -> Iterator[tuple[str, str]]:
-    """Why each step ran, was reused or was not reached; why one failed stands above them all."""
+    """Why each step ran, was reused or was not reached; why one failed, or why all were not
+    reached, stands above them all."""
+    nothing = all(step.state == "skipped" for step in run.steps)
     for told in explain(run):
-        yield told.step, run.step(told.step).why if told.state == "failed" else told.why
+        failed = told.state in ("failed", "stopped")
+        yield told.step, "" if nothing else run.step(told.step).why if failed else told.why
+
+
+def _settings(run: Run) -> str:
+    """The file's name, and what was set otherwise."""
+    return ", ".join((Path(run.config).name, *_overrides(run))) if run.config else ""
+
+
+def _overrides(run: Run) -> list[str]:
+    """Where data lies may name a patient or a person."""
+    split = (override.partition("=") for override in run.overrides)
+    return [f"{k}={'…' if k.startswith('sources.') else v}" for k, _, v in split]
 
 
 def _pathless(text: str, run: Run, workspace: Workspace) -> str:

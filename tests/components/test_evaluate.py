@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from tiny_models import SIZE, make_model
 
-from components.evaluate import evaluate
+from components.evaluate import Evaluated, evaluate
 from evaluation.config import EvaluationConfig
 from evaluation.ledger import openings
 from imaging.manifest import HEADER_FIELDS, STATISTICS, write_manifest
@@ -69,12 +69,16 @@ def data(tmp_path_factory) -> dict[str, Path]:
 
 
 def run(data, out: Path, champion: str = "champion", **other) -> tuple[Path, Path]:
+    return execute(data, out, champion, **other)[1:]
+
+
+def execute(data, out: Path, champion: str = "champion", **other) -> tuple[Evaluated, Path, Path]:
     outputs = {"metrics": out / "metrics", "reference": out / "reference"}
     for path in outputs.values():
         path.mkdir(parents=True)
     inputs = {name: data[name] for name in ("model", "snapshot", "splits")}
-    evaluate(CONFIG, **{**inputs, "champion": data[champion], **other}, **outputs)
-    return outputs["metrics"], outputs["reference"]
+    said = evaluate(CONFIG, **{**inputs, "champion": data[champion], **other}, **outputs)
+    return said, outputs["metrics"], outputs["reference"]
 
 
 def read(metrics: Path):
@@ -144,8 +148,11 @@ def test_the_reference_scores_only_what_the_model_was_not_fitted_to(data, done):
 
 
 def test_without_a_champion_there_is_no_comparison(data, home, tmp_path):
-    metrics, _ = run(data, tmp_path / "out", champion="none")
+    said, metrics, _ = execute(data, tmp_path / "out", champion="none")
     found = read(metrics)
+    area = found["metrics"]["auroc"]
+    estimate, low, high = (f"{area[part]:.3f}" for part in ("estimate", "low", "high"))
+    assert said == (f"{estimate} ({low} to {high})", 80, 40)
     assert found["champion"] is None
     assert found["comparison"] is None
     assert pd.read_parquet(metrics / "predictions.parquet")["champion_score"].isna().all()
@@ -179,8 +186,9 @@ def test_an_empty_test_split_gives_reasons_instead_of_numbers(data, home, tmp_pa
     splits = pd.read_parquet(data["splits"] / "splits.parquet")
     (tmp_path / "splits").mkdir()
     splits[splits["split"] != "test"].to_parquet(tmp_path / "splits" / "splits.parquet")
-    metrics, _ = run(data, tmp_path / "out", splits=tmp_path / "splits")
+    said, metrics, _ = execute(data, tmp_path / "out", splits=tmp_path / "splits")
     found = read(metrics)
+    assert said == ("unknown: no images", 0, 0)
     assert found["n_images"] == 0
     assert all(entry["estimate"] is None for entry in found["metrics"].values())
     assert found["comparison"]["auroc_difference"]["reason"] == "no images"

@@ -95,6 +95,17 @@ def test_the_pace_is_taken_from_the_first_report_on(clock) -> None:
     assert in_words(work) == ["3/21", "2.0 s each", "30 s left", "loss 0.5"]
 
 
+def test_no_time_left_is_told_from_a_glance(clock) -> None:
+    work = Work("canary")
+    work.advance(0, 120, "")
+    clock.now += 0.7  # the first request warms the model up
+    work.advance(1, 120, "")
+    assert in_words(work) == ["1/120", "1.43/s"]
+    clock.now += 1.3
+    work.advance(119, 120, "")
+    assert in_words(work) == ["119/120", "59.5/s", "0 s left"]
+
+
 def test_another_round_has_a_pace_of_its_own(clock) -> None:
     work = Work("read images")
     for done in (1, 2, 3):

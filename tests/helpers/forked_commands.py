@@ -51,7 +51,8 @@ class Commands:
 
         Args:
             home: The workspace.
-            die: A step, states of it, and for how many seconds it may go on after one of these.
+            die: A step, states of it, and for how many seconds it may go on after one of these; to
+                the step's end at most.
                 "done": it has done its work, and no record says so yet.
             trace: Where to write which first-party files each step really executed.
 
@@ -129,8 +130,8 @@ def _die_at(step: str, states: list[str], after_s: float) -> None:
 
     def noted(self: RunFolder, told: StepState) -> None:
         note(self, told)
-        if told.name == step and told.state in states:
-            if not after_s:
+        if told.name == step and (told.state in states or told.state in ("ran", "reused")):
+            if not after_s or told.state not in states:
                 os.kill(os.getpid(), signal.SIGKILL)
             # Nothing handles this signal: the kernel ends the process on the spot, as SIGKILL does.
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -92,3 +92,12 @@ def test_a_torn_memory_costs_time_only(tree, tmp_path, reads, later) -> None:
 def test_a_memory_that_cannot_be_kept_is_done_without(tree, tmp_path, later) -> None:
     (tmp_path / "known").write_text("a file where the folder should be")
     assert Known(tmp_path / "known").tree_digest(tree) == tree_digest(tree)
+
+
+def test_names_of_files_are_not_kept(tree, tmp_path, later) -> None:
+    (tree / "below" / "b").rename(tree / "below" / "Mueller^Hans")
+    memory = Known(tmp_path / "known")
+    memory.tree_digest(tree)
+    memory.tree_digest(tree / "below" / "Mueller^Hans")
+    kept = [path.read_text() for path in (tmp_path / "known").iterdir()]
+    assert len(kept) == 2 and not any("Mueller" in text for text in kept)

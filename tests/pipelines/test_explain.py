@@ -48,7 +48,8 @@ def test_a_reused_step_says_which_run_made_it(folder, home) -> None:
     first = walk(folder, home)
     changed = walk(folder, home, text="hallo!")
     assert (
-        why(walk(folder, home, text="hallo!"))["read"] == f"nothing changed since run {changed.id}"
+        why(walk(folder, home, text="hallo!"))["read"]
+        == f"nothing changed since run {changed.id} made it"
     )
     # Back to what it was: the older result is found again.
     back = why(walk(folder, home))["read"]

@@ -94,12 +94,22 @@ def test_the_branch_that_was_taken_stands_out(tree) -> None:
     lines = coloured(tree)
     assert "\x1b[2mwhen gate.passed" in lines[3]
     assert "\x1b[33motherwise" in lines[5]
-    assert "\x1b[1;31mend as “refused”" in lines[6]
+    assert "\x1b[1;31m■ end as “refused”: so it ended" in lines[6]
     run.step("gate").values, run.outcome = {"passed": True}, "done"
     lines = coloured(tree)
     assert "\x1b[33mwhen gate.passed" in lines[3]
     assert "\x1b[2motherwise" in lines[5]
     assert "\x1b[2mend as “refused”" in lines[6]
+
+
+def test_in_the_end_nothing_seems_to_come_still(tree) -> None:
+    run = tree.run = run_of(train="reused", gate="failed", promote="skipped")
+    run.outcome = "interrupted"
+    tree.over = True
+    lines = [line.rstrip() for line in drawn(tree)]
+    assert lines[1].split()[1:] == ["↺", "train", "reused"]
+    assert lines[2].split()[1:] == ["■", "gate", "stopped"]
+    assert lines[4] == "│   └── – promote"
 
 
 def test_the_terminal_it_writes_to_is_measured_and_no_other() -> None:

@@ -1,18 +1,21 @@
 """What a person is told of a run where there is no terminal, and when it has ended."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from toys import Settings, breaks, judge, read
 
 from components.progress import progress
 from lineage.workspace import Workspace
 from pipelines.backends import local
 from pipelines.graph import Pipeline, Source, Step
-from pipelines.runs import Run, StepState
+from pipelines.runs import Run, StepState, past_runs
 from pipelines.tell import Narrator, summary
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -52,13 +55,17 @@ def test_where_a_machine_reads_nothing_is_told(home, pipeline, capsys) -> None:
 def test_the_work_inside_a_long_step_is_told_now_and_then(monkeypatch, capsys) -> None:
     monkeypatch.setattr(
         "pipelines.tell.now_and_then",
-        lambda write: lambda work: write(f"{work.title} {work.done}/{work.total}"),
+        lambda write: lambda work: write(f"{work.title}  {work.done}/{work.total}"),
     )
     with Narrator() as narrator:
         narrator.tell(run_of("running"), StepState("train", "running"))
         with progress("read [images]") as report:
             report(5, 20, "")
-    assert "          train:  read [images] 5/20\n" in capsys.readouterr().err
+        with progress("train") as report:
+            report(2, 5, "")
+    told = capsys.readouterr().err
+    assert "          train:  read [images]  5/20\n" in told
+    assert "          train:  2/5\n" in told
 
 
 def test_a_blocked_step_is_told_at_once(capsys) -> None:
@@ -78,6 +85,55 @@ def test_an_error_nobody_foresaw_names_the_log(home, capsys) -> None:
     told = capsys.readouterr().err
     assert f"log: {log}" in told
     assert "Mueller" not in told
+
+
+PROGRAM = """
+import os
+import subprocess
+import sys
+from pathlib import Path
+from pydantic import BaseModel
+from components.contract import Output, component
+from components.progress import progress
+from lineage.workspace import Workspace
+from pipelines.backends import local
+from pipelines.commands.options import print_rich
+from pipelines.graph import Pipeline, Step
+from pipelines.tell import Narrator, summary
+
+class Settings(BaseModel):
+    pass
+
+@component()
+def train(config: Settings, model: Output) -> None:
+    ...
+
+with Narrator() as narrator:
+    run = local.run(Pipeline("life", [Step(train, Settings())]), Workspace(Path(sys.argv[1])), None,
+                    tell=narrator.tell)
+print_rich(summary(run))
+"""
+
+
+@pytest.mark.parametrize("broken", ["stdout", "stderr"])
+def test_a_screen_that_has_gone_ends_no_run(home, tmp_path, broken) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)  # a module on disk, as every component is
+    ours, theirs = os.pipe()
+    os.close(ours)  # as `head` does when it has seen enough
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, broken: theirs}
+    ended = subprocess.run(
+        [sys.executable, str(program), str(home.home)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        **streams,
+    )
+    os.close(theirs)
+    assert ended.returncode == 0
+    assert not ended.stderr or "Error" not in ended.stderr
+    assert ended.stdout is None or ended.stdout.startswith("done")
+    (run,) = past_runs(home)
+    assert run.outcome == "done"
 
 
 def test_a_closed_standard_error_is_no_trouble(home, pipeline, monkeypatch) -> None:
@@ -106,8 +162,7 @@ def run_of(outcome: str, code: int | None = None, reason: str = "", **states: st
 
 def told(run: Run) -> list[str]:
     """The summary as a person reads it, spaces folded."""
-    console = Console(width=300)
-    return [" ".join(line.plain.split()) for line in console.render_str(summary(run)).split()]
+    return [" ".join(line.plain.split()) for line in summary(run, 300).split()]
 
 
 def test_a_run_that_is_done_says_how_long_it_took_and_what_comes_next(home) -> None:
@@ -120,12 +175,58 @@ def test_a_run_that_is_done_says_how_long_it_took_and_what_comes_next(home) -> N
     ]
 
 
+def test_what_was_measured_and_judged_is_told(home) -> None:
+    run = run_of("done", 0, evaluate="ran", gate="reused", monitor_drift="ran", train="ran")
+    run.step("evaluate").values = {"auroc": "0.957 (0.924 to 0.976)", "images": 284, "patients": 96}
+    run.step("gate").values = {"passed": True, "reason": "pass: 96 patients (needed 80)"}
+    run.step("monitor_drift").values = {
+        "verdict": "insufficient",
+        "reason": "insufficient: 35 requests count, 50 are needed",
+    }
+    assert told(run)[1:] == [
+        "result: AUROC 0.957 (0.924 to 0.976) on 284 test images of 96 patients; gate: pass",
+        "drift: insufficient: 35 requests count, 50 are needed",
+        "next: the same command again judges, once as many requests have come in",
+    ]
+
+
+def test_a_command_is_told_once_and_with_what_was_set(home) -> None:
+    run = run_of("waiting for approval", 4, "nobody did: lightbox approve finding:1 --reason …")
+    run.steps[0].values = {"model_version": "finding:1"}
+    assert told(run)[0].startswith("waiting for approval: nobody did (1 ran")
+    assert sum("lightbox approve" in line for line in told(run)) == 1
+    run.outcome, run.exit_code, run.overrides = "done", 0, ["training.seed=3", "gating.rules=[]"]
+    watch = "lightbox watch 'my configs/phantom.yaml' --set training.seed=3 --set 'gating.rules=[]'"
+    assert any(watch in line for line in told(run))
+
+
+def test_a_narrow_screen_breaks_no_word_and_no_path(home) -> None:
+    why = "fail: auroc 0.3926 is below 0.85; " * 5
+    run = run_of("refused", 3, why.strip(), train="ran")
+    run.steps[0].values = {"model_version": "finding:1"}
+    page = home.runs / run.id / "report.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("")
+    lines = summary(run, 60).plain.splitlines()
+    assert f"  report: {page}" in lines
+    assert all(len(line) <= 60 for line in lines if str(page) not in line)
+    assert " ".join(" ".join(lines).split()).startswith(f"refused: {why.strip()} (1 ran")
+    assert lines[-2:] == [
+        "  next:   lightbox lineage finding:1",
+        "            where it came from, and who allowed it",
+    ]
+
+
 def test_brackets_of_a_reason_are_not_taken_for_markup(home) -> None:
     assert told(run_of("refused", 3, "auroc in [red]"))[0].startswith("refused: auroc in [red]")
 
 
 NEXT = [
-    ("waiting for approval", 4, 'lightbox approve finding:1 --reason "…"'),
+    (
+        "waiting for approval",
+        4,
+        'lightbox approve finding:1 --reason "…" then the same run again releases it',
+    ),
     ("rolled back", 5, "lightbox endpoint status"),
     ("refused", 3, "lightbox lineage finding:1"),
     ("failed", 1, "the same command again goes on from gate, once the cause is mended"),

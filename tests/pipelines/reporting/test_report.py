@@ -148,7 +148,7 @@ def test_what_a_failed_step_wrote_is_shown(home, life) -> None:
         "Drift: 1 of 2 columns drifted over 60 requests.",
         "sharpness ✗ drifted 2.50 p < 0.001 30 / 60",
         "Requested. Drift, and 12 newly labelled patients. Newly labelled: 12 patients.",
-        "lightbox lineage chest:2 --html lineage.html",
+        "lightbox lineage chest:2",
         "ingest.snapshot cccccccccccc",
     ],
 )
