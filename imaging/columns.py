@@ -1,6 +1,7 @@
 """What a column of a labels table is likely to say, by its name and its content."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -75,13 +76,27 @@ def two_classes(values: Sequence[str]) -> tuple[str, str, str] | None:
     Empty ones and words such as "unknown" are no class.
     """
     found = sorted({value for v in values if not is_missing(value := v.strip())})
-    if len(found) != 2:
+    if len(found) != 2 or differ_by_spelling(found):
         return None
     one, other = found
     for negative, positive in ((one, other), (other, one)):
         if _says_no(negative, positive) and not _says_no(positive, negative):
             return negative, positive, "by its meaning"
     return one, other, "by the alphabet only: swap them if the second is the normal case"
+
+
+def differ_by_spelling(values: Sequence[str]) -> str | None:
+    """Which values differ only by case or spaces, where there are at most two classes but for
+    that; None elsewhere."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for v in values:
+        if not is_missing(value := v.strip()):
+            found[" ".join(value.casefold().split())].add(value)
+    several = [sorted(alike) for alike in found.values() if len(alike) > 1]
+    if len(found) > 2 or not several:
+        return None
+    told = ", ".join(" and ".join(map(repr, alike)) for alike in sorted(several))
+    return f"{told} differ only by case or spaces"
 
 
 def patient_rank(name: str) -> int:

@@ -16,13 +16,17 @@ NEARLY = 0.9
 
 @dataclass(frozen=True)
 class Joined:
-    """A table, the column that names images, as what, and each named image's key."""
+    """A table, the column that names images, as what, and each named image's key.
+
+    `bare` are names of files that all lack their suffix.
+    """
 
     path: Path
     table: dict[str, list[str]]
     key: str
     column: str
     key_of: dict[str, str]
+    bare: bool = False
 
 
 def find_tables(folder: Path, files: Sequence[str]) -> list[Path]:
@@ -55,7 +59,7 @@ def join(tables: Sequence[Path], files: Sequence[str], images: Sequence[Seen]) -
     """
     joins: list[Joined] = []
     faults: list[BadInput] = []
-    hint, stems = "", {PurePosixPath(f).stem for f in files}
+    hint, stems = "", {PurePosixPath(labels.without_suffix(s.file)).name for s in images}
     for path in tables:
         if not path.is_file():
             raise BadInput(f"{path}: there is no such labels table")
@@ -69,7 +73,9 @@ def join(tables: Sequence[Path], files: Sequence[str], images: Sequence[Seen]) -
             keys = {key for v in values if (key := v.strip())}
             for key in KEYS:
                 if key_of := _keys(key, keys, files, images):
-                    joins.append(Joined(path, table, key, column, key_of))
+                    bare = key == "file" and not any(map(_same_name, key_of, key_of.values()))
+                    if not bare or _surely_names(values, key_of, images):
+                        joins.append(Joined(path, table, key, column, key_of, bare))
             if 2 * len(keys & stems) > len(stems):
                 hint = f"; {column!r} names them without their suffix: add it, as in .png"
     if not joins and faults and len(faults) == len(tables):
@@ -79,18 +85,33 @@ def join(tables: Sequence[Path], files: Sequence[str], images: Sequence[Seen]) -
             "no column of the labels table names the images, by their path below the folder or, "
             f"for DICOM, by a UID or PatientID{hint or ': add one, or name the table by --labels'}"
         )
+    # A number may be an image's name by chance, so that such names count last.
+    joins = [j for j in joins if not j.bare] or joins
     most = max(len(j.key_of) for j in joins)
-    return min(
-        (j for j in joins if len(j.key_of) >= NEARLY * most), key=lambda j: KEYS.index(j.key)
-    )
+    nearly = [j for j in joins if len(j.key_of) >= NEARLY * most]
+    if nearly[0].bare and any(
+        j.table[j.column] != nearly[0].table[nearly[0].column] for j in nearly
+    ):
+        raise BadInput(
+            "several columns of the labels table name the images without their suffix, and each "
+            f"otherwise{hint}"
+        )
+    return min(nearly, key=lambda j: KEYS.index(j.key))
 
 
 def _require_header(table: Mapping[str, Sequence[str]], images: Sequence[Seen]) -> None:
     """Refuse a table without a header: its first row would be told as names of columns."""
     names = {PurePosixPath(s.file).name for s in images}
+    stems = set(map(labels.without_suffix, names))
     again = [name in values for name, values in table.items()]
+    named = any(
+        PurePosixPath(name).name in names
+        # A column may well be called image, and so may a file in each of many folders.
+        or (name in stems and not stems.isdisjoint(values))
+        for name, values in table.items()
+    )
     # All of them again is a header twice, as in tables that were put together from several.
-    if any(PurePosixPath(name).name in names for name in table) or (any(again) and not all(again)):
+    if named or (any(again) and not all(again)):
         raise BadInput(
             "labels: the table's first line looks like a row; put the columns' names there, such "
             "as image,patient_id,label"
@@ -104,7 +125,20 @@ def _keys(
     if key != "file":
         return {s.file: value for s in images if (value := s.keys.get(key) or "") in known}
     names = {PurePosixPath(k).name for k in known}
-    if not any(PurePosixPath(s.file).name in names for s in images):
+    called = {PurePosixPath(s.file).name for s in images}
+    if not names & (called | set(map(labels.without_suffix, called))):
         return {}
     matched = labels.match_files(files, known)
     return {s.file: matched[s.file] for s in images if s.file in matched}
+
+
+def _same_name(one: str, other: str) -> bool:
+    return PurePosixPath(one).name == PurePosixPath(other).name
+
+
+def _surely_names(values: Sequence[str], key_of: Mapping[str, str], images: Sequence[Seen]) -> bool:
+    """Whether names without a suffix are more than ages, or the rows' own numbers."""
+    filled = [value for v in values if (value := v.strip())]
+    counted = any(filled == [str(i + first) for i in range(len(filled))] for first in (0, 1))
+    apart = len(set(filled)) >= NEARLY * len(filled)
+    return apart and not counted and 2 * len(key_of) > len(images)

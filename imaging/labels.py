@@ -4,7 +4,7 @@ import csv
 import difflib
 import io
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -91,8 +91,9 @@ def read_labels(path: Path, config: Labels) -> dict[str, Label]:
 def match_files(files: Iterable[str], keys: Iterable[str]) -> dict[str, str]:
     """Find for each file the key that names it: the same path, or the only one it ends like.
 
-    `images/x.png` in the table names `x.png` under scans, and the other way round. What could be
-    meant by two keys, or a key that could mean two files, matches nothing.
+    `images/x.png` in the table names `x.png` under scans, and the other way round; so does `x`,
+    unless a key names the file with its suffix. What could be meant by two keys, or a key that
+    could mean two files, matches nothing.
 
     Args:
         files: Relative posix paths.
@@ -101,23 +102,36 @@ def match_files(files: Iterable[str], keys: Iterable[str]) -> dict[str, str]:
     Returns:
         File to key, for files that have one.
     """
-    files, keys = list(files), list(keys)
-    by_name: dict[str, list[str]] = defaultdict(list)
+    left, free = list(files), set(keys)
+    matched = {file: file for file in left if file in free}
+    for spelled in (str, without_suffix):
+        left = [file for file in left if file not in matched]
+        free -= set(matched.values())
+        meant = _meant({file: spelled(file) for file in left}, free)
+        claims = Counter(key for found in meant.values() for key in found)
+        matched |= {f: k[0] for f, k in meant.items() if len(k) == 1 and claims[k[0]] == 1}
+        # What was unclear is not made clear by looking less closely.
+        left = [file for file in left if file not in meant]
+        free -= claims.keys()
+    return matched
+
+
+def without_suffix(file: str) -> str:
+    """`images/x` for `images/x.png`; a number at the end belongs to a UID and stays."""
+    path = PurePosixPath(file)
+    return file if path.suffix[1:].isdigit() else str(path.with_suffix(""))
+
+
+def _meant(names: dict[str, str], keys: Iterable[str]) -> dict[str, list[str]]:
+    """For each file, by its name, the keys that end like it; files without any are left out."""
+    by_last: dict[str, list[str]] = defaultdict(list)
     for key in keys:
-        by_name[PurePosixPath(key).name].append(key)
-    exact = set(files) & set(keys)
-    matched = {file: file for file in exact}
-    claims: dict[str, list[str]] = defaultdict(list)
-    for file in files:
-        if file not in exact:
-            candidates = [
-                k
-                for k in by_name[PurePosixPath(file).name]
-                if k not in exact and _ends_alike(k, file)
-            ]
-            if len(candidates) == 1:
-                claims[candidates[0]].append(file)
-    return matched | {claimants[0]: key for key, claimants in claims.items() if len(claimants) == 1}
+        by_last[PurePosixPath(key).name].append(key)
+    found = {
+        file: [k for k in by_last.get(PurePosixPath(name).name, ()) if _ends_alike(k, name)]
+        for file, name in names.items()
+    }
+    return {file: meant for file, meant in found.items() if meant}
 
 
 def _ends_alike(one: str, other: str) -> bool:

@@ -21,6 +21,10 @@ def oddities(survey: Survey) -> list[str]:
 
 
 def _of_the_task(s: Survey) -> Iterator[str]:
+    distinct = {column.name: column.distinct for column in s.columns}
+    for name, told in s.passed_over.items():
+        classes = _count(distinct[name], "class", "classes")
+        yield f"column {name!r} has {classes} and is passed over as a label: {told}"
     for what, share in s.shortcuts.items():
         yield (
             f"{what} alone tells the classes apart for {share:.0%} of the images: a network may "
@@ -28,15 +32,16 @@ def _of_the_task(s: Survey) -> Iterator[str]:
         )
     for name, patients in zip(s.settings.classes, s.class_patients, strict=True):
         if patients < FEW_PATIENTS:
-            yield f"class {name!r} has {patients} patients only: intervals will be wide"
+            only = _count(patients, "patient", "patients")
+            yield f"class {name!r} has {only} only: intervals will be wide"
     share = min(s.class_images) / max(sum(s.class_images), 1)
     if share < RARE_SHARE:
         rarer = s.settings.classes[s.class_images.index(min(s.class_images))]
         yield f"class {rarer!r} is rare: {share:.1%} of the usable images"
     if s.in_both:
         yield (
-            f"{s.in_both} patients have images of both classes: right if an image has the label, "
-            "wrong if a patient has"
+            f"{_count(s.in_both, 'patient has', 'patients have')} images of both classes: right if "
+            "an image has the label, wrong if a patient has"
         )
 
 
@@ -47,8 +52,7 @@ def _of_the_images(s: Survey) -> Iterator[str]:
             "these"
         )
     for reason, n in s.set_aside.items():
-        files = "file" if n == 1 else "files"
-        yield f"{n} {files} will be set aside as {reason}: {_lower(REASONS[reason])}"
+        yield f"{_count(n, 'file', 'files')} will be set aside as {reason}: {_lower(REASONS[reason])}"
     if len(kinds := [k for k in s.kinds if k != "other"]) > 1:
         yield f"the images are of several formats: {_list(s.kinds, kinds)}"
     if len(s.modalities) > 1:
@@ -61,14 +65,22 @@ def _of_the_images(s: Survey) -> Iterator[str]:
     if s.sizes and min(s.smallest) < SMALLEST_SIDE:
         yield f"some images have less than {SMALLEST_SIDE} pixels on a side"
     if s.unsure:
-        yield f"{s.unsure} pictures are stored in colour; if they are not grey, they are set aside"
+        pictures = _count(s.unsure, "picture is", "pictures are")
+        yield f"{pictures} stored in colour; what is not grey is set aside"
     if s.inverted:
-        yield f"{s.inverted} images are MONOCHROME1 (white is low); they are inverted when read"
+        images = _count(s.inverted, "image is", "images are")
+        yield f"{images} MONOCHROME1 (white is low), and inverted when read"
 
 
 def _of_the_table(s: Survey) -> Iterator[str]:
     if s.other_tables:
-        yield f"{s.other_tables} more tables were found; --labels takes another one"
+        tables = _count(s.other_tables, "more table was", "more tables were")
+        yield f"{tables} found; --labels takes another one"
+    if s.bare_names:
+        yield (
+            f"column {s.settings.key_column!r} names files without their suffix: each is taken for "
+            "the only file of that name"
+        )
     if s.rows_without_image:
         yield f"{s.rows_without_image} of {s.rows} rows name no image"
     used = {value for name, value in s.settings if name.endswith("column") and value is not None}
@@ -87,6 +99,10 @@ def _of_the_table(s: Survey) -> Iterator[str]:
         by_image = s.settings.key in ("file", "SOPInstanceUID")
         if by_image and column.name == s.settings.patient_column and column.distinct == s.rows:
             yield f"column {name} never repeats: right only if nobody has two images"
+
+
+def _count(n: int, one: str, several: str) -> str:
+    return f"{n} {one if n == 1 else several}"
 
 
 def _list(counts: dict[str, int], names: list[str]) -> str:

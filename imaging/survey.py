@@ -20,6 +20,8 @@ from lineage.errors import BadInput
 
 RARE = 8  # rows; a class with fewer is proposed last
 ENOUGH = 10  # images per value, or nothing can be said of it
+LEARNABLE = ("label", "", "sex")  # roles of columns, likeliest first
+MOST_NAMED = 10  # classes of a column that cannot be learned
 TELLING = 0.95  # share of images whose class another column tells: a shortcut
 
 
@@ -38,11 +40,13 @@ class Survey:
         inverted: Images whose smallest value is white (MONOCHROME1); they are turned.
         unsure: Pictures stored in colour of which nobody knows yet whether they are grey.
         with_row: Images that the labels table names.
+        bare_names: It names files, without their suffix.
         rows: Of the labels table; `rows_without_image` is None if files were not looked at.
         columns: Of the labels table.
         settings: How the labels table is to be read.
         why: Why this column is the label; `order` is why its classes come in this order.
         other_labels: Further columns with two classes.
+        passed_over: Columns that look like a label and have not two classes, and the way out.
         usable: Images that can be used; `set_aside` has the other files, by reason.
         class_images, class_patients: Of the usable ones; negative first.
         patients: With usable images; `in_both` have images of both classes.
@@ -63,6 +67,7 @@ class Survey:
     inverted: int
     unsure: int
     with_row: int
+    bare_names: bool
     rows: int
     rows_without_image: int | None
     columns: tuple[Column, ...]
@@ -70,6 +75,7 @@ class Survey:
     why: str
     order: str
     other_labels: tuple[str, ...]
+    passed_over: dict[str, str]
     usable: int
     set_aside: dict[str, int]
     class_images: tuple[int, int]
@@ -150,6 +156,7 @@ def survey(folder: Path, table: Path | None = None, column: str | None = None) -
         inverted=sum(s.inverted for s in images),
         unsure=sum(s.unsure for s in images),
         with_row=sum(s.file in joined.key_of for s in images),
+        bare_names=joined.bare,
         rows=len(keys),
         rows_without_image=sum(k.strip() not in named for k in keys)
         if len(seen) == len(files)
@@ -159,6 +166,11 @@ def survey(folder: Path, table: Path | None = None, column: str | None = None) -
         why=why,
         order=classes[2],
         other_labels=others,
+        passed_over={
+            c.name: _way_out(joined.table[c.name])
+            for c in _learnable(joined, described, patient)
+            if _looks_like_a_label(c, joined.table[c.name])
+        },
         usable=len(usable),
         set_aside=_counted(set_aside.elements()),
         class_images=_pair(told.label for told in usable.values()),
@@ -217,28 +229,24 @@ def _label(
         )
     two = {c.name: t for c in described if (t := columns.two_classes(joined.table[c.name]))}
     if wanted is not None and wanted not in two:
-        raise BadInput(f"--column: {_not_two(names[wanted])}")
+        raise BadInput(f"--column: {_not_two(names[wanted], joined.table[wanted])}")
 
     def rank(c: Column) -> tuple[bool, int, bool]:
         counts = Counter(v.strip() for v in joined.table[c.name])
         rare = min(counts[name] for name in two[c.name][:2]) < RARE
-        order = ("label", "", "sex").index(c.role)
+        order = LEARNABLE.index(c.role)
         return rare, order, "meaning" not in two[c.name][2]
 
     possible = sorted(
-        (
-            c
-            for c in described
-            if c.name in two
-            and c.name not in (joined.column, patient)
-            and c.role in ("label", "", "sex")
-        ),
-        key=rank,
+        (c for c in _learnable(joined, described, patient) if c.name in two), key=rank
     )
     if wanted is None and not possible:
-        several = [c for c in described if c.role in ("label", "") and c.name != joined.column]
-        several = [c for c in several if 2 < c.distinct <= columns.MOST_CLASSES]
-        told = f"; {_not_two(several[0])}" if several else ""
+        several = [
+            c
+            for c in _learnable(joined, described, patient)
+            if c.role != "sex" and 2 < c.distinct <= columns.MOST_CLASSES
+        ]
+        told = f"; {_not_two(several[0], joined.table[several[0].name])}" if several else ""
         raise BadInput(f"no column of the labels table has two classes to tell apart{told}")
     chosen = wanted or possible[0].name
     others = tuple(c.name for c in possible if c.name != chosen)
@@ -249,11 +257,31 @@ def _label(
     return chosen, why, others
 
 
-def _not_two(column: Column) -> str:
-    return (
-        f"column {column.name!r} has {column.distinct} classes, and two are needed: "
-        "add a column that says one of two, such as one class or the rest"
-    )
+def _learnable(joined: Joined, described: Sequence[Column], patient: str | None) -> list[Column]:
+    apart = (joined.column, patient)
+    return [c for c in described if c.role in LEARNABLE and c.name not in apart]
+
+
+def _not_two(column: Column, values: Sequence[str]) -> str:
+    classes = "1 class" if column.distinct == 1 else f"{column.distinct} classes"
+    # Few values in many rows are classes; others may be names.
+    if column.role in LEARNABLE and ENOUGH * column.distinct <= column.filled:
+        found = sorted({value for v in values if not columns.is_missing(value := v.strip())})
+        if len(found) <= MOST_NAMED:
+            classes += f" ({', '.join(map(repr, found))})"
+    return f"column {column.name!r} has {classes}, and two are needed: {_way_out(values)}"
+
+
+def _way_out(values: Sequence[str]) -> str:
+    if told := columns.differ_by_spelling(values):
+        return f"{told}; write them alike"
+    return "add a column that says one of two, such as one class or the rest"
+
+
+def _looks_like_a_label(column: Column, values: Sequence[str]) -> bool:
+    """It is named like one, or has two classes but for their spelling; yet it cannot be one."""
+    named = column.role == "label" and 2 < column.distinct <= columns.MOST_CLASSES
+    return named or columns.differ_by_spelling(values) is not None
 
 
 def _reasons(

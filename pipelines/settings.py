@@ -1,11 +1,12 @@
 """Read settings from YAML into a typed object, with errors that show file, line and the way out."""
 
 import difflib
+import math
 import os
 import re
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,40 @@ from pydantic_core import ErrorDetails
 from lineage.errors import BadInput
 
 Settings = TypeVar("Settings", bound=BaseModel)
+Keys = tuple[int | str, ...]
+
+# What YAML's own words mean for who wrote the line.
+YAML_HINTS = {
+    "<block end>": "a line is indented otherwise than the lines beside it",
+    "mapping values": "a second colon in a line (quote such text), or a line indented too far",
+    "expected ':'": "a name without its colon",
+    "'\\t'": "a tab; YAML wants spaces",
+    "',' or": "a bracket is not closed, or a comma is missing",
+    "end of stream": "a quote is not closed",
+}
+# What pydantic's kinds of faults mean, by how their names begin.
+WORDS = {
+    "value_error": "{error}",
+    "literal_error": "expected {expected}",
+    "int_": "expected a whole number",
+    "float_": "expected a number",
+    "finite_": "expected a finite number",
+    "bool_": "expected true or false",
+    "string_type": "expected text; put it in quotes",
+    "string_too_short": "expected text of {min_length} or more characters",
+    "string_pattern": "expected text of the form {pattern}",
+    "list_": "expected a list such as [a, b]",
+    "tuple_": "expected a list such as [a, b]",
+    "too_short": "expected {min_length} or more items",
+    "too_long": "expected no more than {max_length} items",
+    "dict_": "expected names and values such as {{a: 1}}",
+    "model_": "expected names and values such as {{a: 1}}",
+    "greater_than_equal": "expected {ge:.10g} or more",
+    "greater_than": "expected more than {gt:.10g}",
+    "less_than_equal": "expected {le:.10g} or less",
+    "less_than": "expected less than {lt:.10g}",
+    "union_tag_not_found": "{discriminator} is missing; add it",
+}
 
 
 def read_settings(path: Path, kind: type[Settings], overrides: Sequence[str] = ()) -> Settings:
@@ -36,24 +71,32 @@ def read_settings(path: Path, kind: type[Settings], overrides: Sequence[str] = (
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
+        if not isinstance(values, dict):
+            raise BadInput(f"{path}: expected sections such as {_names(kind)[:3]}")
+        _refuse_duplicates(path, root)
+        values = _expand(values)
+        for override in overrides:
+            _apply(values, override)
+        _refuse(path, root, overrides, _unfit(values))
+    except BadInput:
+        raise
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise BadInput(f"{path}{line}: {problem}") from None
-    if not isinstance(values, dict):
-        raise BadInput(f"{path}: expected sections such as {_names(kind)[:3]}")
-    _refuse_duplicates(path, root)
-    values = _expand(values)
-    for override in overrides:
-        _apply(values, override)
+        raise BadInput(f"{path}{line}: {_yaml_words(error)}") from None
+    except RecursionError:
+        raise BadInput(f"{path}: nested too deeply, or within itself") from None
+    except ValueError as error:  # 2024-02-30
+        raise BadInput(f"{path}: a date or number that cannot be ({error}); quote text") from None
     try:
-        return kind.model_validate(values)
+        settings = kind.model_validate(values)
     except ValidationError as error:
-        overridden = {o.partition("=")[0] for o in overrides}
         faults = error.errors(include_url=False)
-        lines = [_sentence(path, kind, root, overridden, fault) for fault in faults]
+        lines = [_sentence(path, kind, root, overrides, fault) for fault in faults]
         raise BadInput("\n".join(lines)) from None
+    # Again, for text that was read as a number: "nan".
+    _refuse(path, root, overrides, _unfit(settings.model_dump(mode="json")))
+    return settings
 
 
 def placed(path: Path, overrides: Sequence[str], sentence: str) -> str:
@@ -64,13 +107,67 @@ def placed(path: Path, overrides: Sequence[str], sentence: str) -> str:
     name = re.match(r"[a-z_]+(?:\.\w+)+", sentence)
     if not name:
         return sentence
-    if any(f"{name[0]}.".startswith(f"{o.partition('=')[0]}.") for o in overrides):
-        return f"--set: {sentence}"
+    root = None
     with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
         root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
-        if line := _line(root, name[0].split(".")):
-            return f"{path}:{line}: {sentence}"
-    return sentence
+    return f"{_place(path, root, overrides, name[0].split('.'))}: {sentence}"
+
+
+def _place(
+    path: Path, root: yaml.Node | None, overrides: Sequence[str], keys: Sequence[int | str]
+) -> str:
+    """Where a setting was given its value: a line of the file, a `--set`, or both."""
+    dotted = ".".join(str(key) for key in keys)
+    names = [override.partition("=")[0] for override in overrides]
+    if any(f"{dotted}.".startswith(f"{name}.") for name in names):
+        return "--set"
+    line = _line(root, keys)
+    if not any(name.startswith(f"{dotted}.") for name in names):
+        return f"{path}:{line}" if line else str(path)
+    return f"{path}:{line} with --set" if line else "--set"
+
+
+def _refuse(
+    path: Path,
+    root: yaml.Node | None,
+    overrides: Sequence[str],
+    faults: Iterable[tuple[Keys, str]],
+) -> None:
+    told = [
+        f"{_place(path, root, overrides, keys)}: {'.'.join(map(str, keys))}: {words}"
+        for keys, words in faults
+    ]
+    if told:
+        raise BadInput("\n".join(told))
+
+
+def _unfit(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, str]]:
+    """What JSON cannot say, or says of something else too: different settings must never share the
+    key under which a result is found."""
+    match value:
+        case dict():
+            for name, item in value.items():
+                if isinstance(name, str):
+                    yield from _unfit(item, (*keys, name))
+                else:
+                    yield (*keys, str(name)), "this name is not text; put it in quotes"
+        case list():
+            for index, item in enumerate(value):
+                yield from _unfit(item, (*keys, index))
+        case float() if not math.isfinite(value):
+            yield keys, "expected a finite number"
+        case None | str() | int() | float():
+            pass
+        case _:
+            told = f"YAML reads this as a {type(value).__name__}, which no setting can be"
+            yield keys, f"{told}; put text in quotes"
+
+
+def _yaml_words(error: Exception) -> str:
+    problem = getattr(error, "problem", None) or "not YAML"
+    hints = (hint for mark, hint in YAML_HINTS.items() if mark in problem)
+    hint = next(hints, None)
+    return f"{hint} (YAML says: {problem})" if hint else problem
 
 
 def _expand(value: Any) -> Any:
@@ -101,7 +198,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise BadInput(f"--set {override}: {parent!r} is not a section")
     try:
         place[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # 2024-02-30
         raise BadInput(f"--set {override}: the value is not YAML") from None
 
 
@@ -123,23 +220,46 @@ def _sentence(
     path: Path,
     kind: type[BaseModel],
     root: yaml.Node | None,
-    overridden: set[str],
+    overrides: Sequence[str],
     error: ErrorDetails,
 ) -> str:
     keys = list(error["loc"])
-    dotted = ".".join(str(k) for k in keys)
-    line = _line(root, keys)
-    place = f"{path}:{line}" if line and dotted not in overridden else str(path)
-    if dotted in overridden:
-        place = "--set"
+    words = _words(error)
+    if not keys:  # of the file as a whole: such a sentence names its setting itself
+        return placed(path, overrides, words)
+    dotted = ".".join(str(key) for key in keys)
+    place = _place(path, root, overrides, keys)
     if error["type"] == "extra_forbidden":
-        known = _names(_model_at(kind, keys[:-1]))
-        near = difflib.get_close_matches(str(keys[-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        return f"{place}: {dotted} is not a setting; {hint}"
+        return f"{place}: {dotted} is not a setting; {_way_out(kind, keys)}"
     if error["type"] == "missing":
         return f"{place}: {dotted} is missing; add it"
-    return f"{place}: {dotted}: {error['msg']}"
+    return f"{place}: {dotted}: {words}"
+
+
+def _way_out(kind: type[BaseModel], keys: Sequence[int | str]) -> str:
+    """For a setting that is not known: one that is, here or in another section."""
+    name, known = str(keys[-1]), _names(_model_at(kind, keys[:-1]))
+    near = difflib.get_close_matches(name, known, n=1)
+    if not near:
+        leaves = list(_leaves(kind))
+        lasts = difflib.get_close_matches(name, {leaf.rpartition(".")[2] for leaf in leaves}, n=1)
+        near = [leaf for leaf in leaves if leaf.rpartition(".")[2] in lasts]
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"known here: {', '.join(known)}"
+
+
+def _words(error: ErrorDetails) -> str:
+    """What pydantic found, as we would say it."""
+    about = error.get("ctx", {})
+    if error["type"] == "union_tag_invalid":
+        known = re.findall(r"'([^']+)'", about["expected_tags"])
+        near = difflib.get_close_matches(about["tag"], known, n=1)
+        way = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"there is no {about['discriminator']} {about['tag']!r}; {way}"
+    ours = (words for kind, words in WORDS.items() if error["type"].startswith(kind))
+    words = next(ours, None)
+    return words.format(**about) if words else error["msg"]
 
 
 def _line(node: yaml.Node | None, keys: Iterable[int | str]) -> int | None:
@@ -161,6 +281,15 @@ def _line(node: yaml.Node | None, keys: Iterable[int | str]) -> int | None:
 
 def _names(model: type[BaseModel] | None) -> list[str]:
     return list(model.model_fields) if model else []
+
+
+def _leaves(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    """The dotted names of all settings that have one; items of lists have none."""
+    for name, field in model.model_fields.items():
+        yield f"{above}{name}"
+        if typing.get_origin(field.annotation) not in (tuple, list):
+            for inner in _models_in(field.annotation):
+                yield from _leaves(inner, f"{above}{name}.")
 
 
 def _model_at(kind: type[BaseModel], keys: Sequence[int | str]) -> type[BaseModel] | None:

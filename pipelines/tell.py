@@ -164,12 +164,12 @@ def state_of(run: "Run", step: "StepState") -> str:
 
 
 def notes(step: "StepState") -> str:
-    """What a step reported, and why it ran; a word on what it waits for if it is blocked."""
+    """What a step reported, then why it ran; a word on what it waits for if it is blocked."""
     if step.state == "blocked":
         return "another run is making this; waiting"
     told = [f"{name}={_told(value)}" for name, value in step.values.items()]
     if step.state != "reused" and step.why not in ("", "first time", "unchanged"):
-        told.insert(0, f"({short(step.why)})")
+        told.append(f"({short(step.why)})")
     return "  ".join(told)
 
 

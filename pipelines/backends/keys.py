@@ -3,6 +3,7 @@
 The key of a result is the digest of its parts; what is missing among them makes a stale hit.
 """
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,8 +26,11 @@ class Difference:
     after: Any
 
     def __str__(self) -> str:
-        if self.part == "config":
-            return f"{self.name} {_short(self.before)} → {_short(self.after)}"
+        if self.part == "config" and self.name:
+            before, after = _short(self.before), _short(self.after)
+            if before == after:  # 1 and "1"
+                before, after = json.dumps(self.before), json.dumps(self.after)
+            return f"{self.name} {before} → {after}"
         if self.part == "inputs":
             return f"{self.name} changed"
         if self.part == "code":
@@ -90,14 +94,19 @@ def differences(step: Step, parts: Parts, last: dict[str, Any] | None) -> list[D
         if part == "code" and new != old:
             new, old = sources_of(step), last["sources"]
         before, after = flat(old), flat(new)
-        changed = [n for n in {**before, **after} if before.get(n) != after.get(n)]
+        changed = [n for n in {**before, **after} if not same(before.get(n), after.get(n))]
         cut = 12 if part != "config" else None
         found += [
             Difference(part, n, _cut(before.get(n), cut), _cut(after.get(n), cut)) for n in changed
         ]
-        if part == "code" and not changed and parts["code"] != last["parts"].get("code"):
-            found.append(Difference("code", "", None, None))
+        if not changed and not same(parts[part], last["parts"].get(part)):  # nothing with a name
+            found.append(Difference(part, "", None, None))
     return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values count as one in a key; to Python 1, 1.0 and true are equal."""
+    return digest("part", one) == digest("part", other)
 
 
 def why(step: Step, found: list[Difference], *, first: bool) -> str:

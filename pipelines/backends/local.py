@@ -77,6 +77,9 @@ def run(
         record.reason = type(error).__name__
         raise
     finally:
+        for step in record.steps:
+            if step.state == "running":
+                step.seconds = step.elapsed()
         record.settle()
         record.outcome, record.exit_code, record.ended_at = outcome, exit_code, now()
         folder.end(record)
@@ -171,7 +174,7 @@ class _Walk:
         steps, self.unchecked = self.unchecked, []
         for step in steps:
             known = (self.store.latest(step.name) or {}).get("parts", {}).get("config")
-            if step.component.check and known != step.config.model_dump(mode="json"):
+            if step.component.check and not keys.same(known, step.config.model_dump(mode="json")):
                 try:
                     step.component.check(step.config)
                 except BadInput:

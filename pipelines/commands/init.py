@@ -76,6 +76,7 @@ def _tell(s: "Survey", p: "Proposal") -> None:
                 )
             ),
             ("others", ", ".join(map(repr, s.other_labels)) or "no other column"),
+            *([("passed over", ", ".join(map(repr, s.passed_over)))] if s.passed_over else []),
         ],
         "",
     )

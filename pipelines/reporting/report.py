@@ -164,7 +164,7 @@ def _settings(run: Run) -> str:
 def _overrides(run: Run) -> list[str]:
     """Where data lies may name a patient or a person."""
     split = (override.partition("=") for override in run.overrides)
-    return [f"{k}={'…' if k.startswith('sources.') else v}" for k, _, v in split]
+    return [f"{k}={'…' if k.startswith('sources') or '/' in v else v}" for k, _, v in split]
 
 
 def _pathless(text: str, run: Run, workspace: Workspace) -> str:

@@ -129,3 +129,109 @@ def test_what_a_step_says_of_a_setting_gets_its_line(tmp_path) -> None:
     assert placed(path, (), "3 rows fail") == "3 rows fail"
     # A default has no line of its own: the nearest section is where to put another.
     assert placed(path, (), "training.augment: no") == f"{path}:4: training.augment: no"
+    # Below what was set from outside all comes from there; above it, from both.
+    deeper = "training.network.args: DenseNet121 does not take these"
+    assert placed(path, ("training.network={name: X}",), deeper) == f"--set: {deeper}"
+    both = placed(path, ("training.network.args.layers=3",), deeper)
+    assert both == f"{path}:5 with --set: {deeper}"
+
+
+ARGS = VALID.replace("DenseNet121", "DenseNet121, args: {x: VALUE}")
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (".inf", "training.network.args.x: expected a finite number"),
+        (".nan", "training.network.args.x: expected a finite number"),
+        ("[0, -.inf]", "training.network.args.x.1: expected a finite number"),
+        ("{1: a}", "training.network.args.x.1: this name is not text; put it in quotes"),
+        ("{yes: a}", "training.network.args.x.True: this name is not text; put it in quotes"),
+        ("2024-01-01", "training.network.args.x: YAML reads this as a date"),
+        ("2024-01-01 10:00:00", "training.network.args.x: YAML reads this as a datetime"),
+        ("!!binary aGk=", "training.network.args.x: YAML reads this as a bytes"),
+        ("!!set {a}", "training.network.args.x: YAML reads this as a set"),
+        ("!!pairs [a: 1]", "training.network.args.x.0: YAML reads this as a tuple"),
+    ],
+)
+def test_what_json_would_spell_like_something_else_is_refused(tmp_path, value, told) -> None:
+    """Two settings that differ must never share the key under which a result is found."""
+    assert f"task.yaml:5: {told}" in message(tmp_path, ARGS.replace("VALUE", value))
+    override = f"training.network.args.x={value}"
+    assert message(tmp_path, VALID, override).startswith(f"--set: {told}")
+
+
+@pytest.mark.parametrize("value", [".inf", "inf", "'nan'"])
+def test_a_setting_that_is_no_number_in_the_end_is_refused(tmp_path, value) -> None:
+    override = f"training.learning_rate={value}"
+    assert message(tmp_path, VALID, override).startswith("--set: training.learning_rate: expected")
+    assert "task.yaml:7: training.learning_rate: expected" in message(
+        tmp_path, VALID.replace("0.01", value)
+    )
+
+
+@pytest.mark.parametrize("value", ["&a [*a]", "[" * 2000 + "]" * 2000])
+def test_a_value_within_itself_is_refused(tmp_path, value) -> None:
+    assert "nested too deeply, or within itself" in message(tmp_path, ARGS.replace("VALUE", value))
+    assert "nested too deeply" in message(tmp_path, VALID, f"training.network.args.x={value}")
+
+
+def test_a_day_that_never_was_is_bad_input(tmp_path) -> None:
+    assert "day is out of range" in message(tmp_path, ARGS.replace("VALUE", "2024-02-30"))
+    assert "the value is not YAML" in message(tmp_path, VALID, "sources.scans=2024-02-30")
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "told"),
+    [
+        ("  learning_rate", "   learning_rate", "indented otherwise than the lines beside it"),
+        ("  learning_rate", " learning_rate", "indented otherwise than the lines beside it"),
+        ("  learning_rate", "\tlearning_rate", "a tab; YAML wants spaces"),
+        ("learning_rate: ", "learning_rate: a: ", "a second colon in a line"),
+        ("0.01", "'0.01", "a quote is not closed"),
+        ("[PA, AP]", "[PA, AP", "a bracket is not closed"),
+    ],
+)
+def test_mistakes_in_yaml_are_told_in_plain_words(tmp_path, written, instead, told) -> None:
+    assert told in message(tmp_path, VALID.replace(written, instead))
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training.max_epochs=many", "training.max_epochs: expected a whole number"),
+        ("training.max_epochs=1.5", "training.max_epochs: expected a whole number"),
+        ("training.max_epochs=0", "training.max_epochs: expected 1 or more"),
+        ("training.learning_rate=0", "training.learning_rate: expected more than 0"),
+        ("training.learning_rate=fast", "training.learning_rate: expected a number"),
+        ("training.device=gpu", "training.device: expected 'auto', 'cpu' or 'cuda'"),
+        ("training.network=X", "training.network: expected names and values such as {a: 1}"),
+        ("training.preprocess=X", "training.preprocess: expected a list such as [a, b]"),
+        ("training.experiment=''", "training.experiment: expected text of 1 or more characters"),
+        ("training.experiment=1", "training.experiment: expected text; put it in quotes"),
+        ("training.classes=[a, b, c]", "training.classes: expected no more than 2 items"),
+        (
+            "registration.name='-'",
+            "registration.name: expected text of the form ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        ),
+        (
+            "gating.rules=[{rule: lowerbound}]",
+            "gating.rules.0: there is no 'rule' 'lowerbound'; did you mean 'lower_bound'?",
+        ),
+        ("gating.rules=[{metric: auroc}]", "gating.rules.0: 'rule' is missing; add it"),
+        (
+            "training.classes=[AP, PA]",
+            "training.classes is not ingestion.labels.classes; leave it out",
+        ),
+    ],
+)
+def test_faults_are_told_in_our_words(tmp_path, override, told) -> None:
+    assert message(tmp_path, VALID, override) == f"--set: {told}"
+
+
+def test_a_setting_without_its_section_is_found_by_its_name(tmp_path) -> None:
+    told = message(tmp_path, VALID, "max_epochs=5")
+    assert told == "--set: max_epochs is not a setting; did you mean 'training.max_epochs'?"
+    both = "did you mean 'training.seed' or 'evaluation.seed'?"
+    assert message(tmp_path, VALID, "seed=5").endswith(both)
+    assert message(tmp_path, VALID, "trainin.seed=5").startswith("--set: trainin is not a setting")

@@ -6,7 +6,7 @@ from toys import Settings, announce, breaks, judge, read
 from pipelines.backends import local
 from pipelines.explain import explain
 from pipelines.graph import Fail, Pipeline, Source, Step, When
-from pipelines.runs import Run
+from pipelines.runs import Run, StepState
 
 
 def walk(folder: Path, home, *, text: str = "hello", level: float = 0.5) -> Run:
@@ -54,6 +54,12 @@ def test_a_reused_step_says_which_run_made_it(folder, home) -> None:
     # Back to what it was: the older result is found again.
     back = why(walk(folder, home))["read"]
     assert back == f"text hallo! → hello; what run {first.id} made stands"
+
+
+def test_a_reused_step_says_what_it_took_if_that_is_worth_a_word() -> None:
+    step = StepState("train", "reused", why="unchanged", made_by="20260101", made_seconds=75)
+    (told,) = explain(Run("20260102", "life", "", "", 1, "", [step], outcome="done"))
+    assert told.why == "nothing changed since run 20260101 made it in 1 min 15 s"
 
 
 def test_a_skipped_step_names_the_condition(folder, home) -> None:

@@ -68,7 +68,7 @@ def test_each_state_has_its_line_under_its_branch(tree) -> None:
     lines = drawn(tree)
     assert lines[0] == "life"
     assert lines[1] == (
-        "├── ✓ train       3 min 05 s  (learning_rate 0.001 → 0.003)  best_epoch=7  auroc=0.988"
+        "├── ✓ train       3 min 05 s  best_epoch=7  auroc=0.988  (learning_rate 0.001 → 0.003)"
     )
     assert re.fullmatch(r"├── [⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] gate              12 s", lines[2].rstrip())
     assert [line.rstrip() for line in lines[3:]] == [

@@ -229,6 +229,65 @@ def test_a_watch_says_whether_there_is_drift_and_what_follows(home, life) -> Non
     assert "? Drift; a retraining was asked for" in Page(page(life, home)).text
 
 
+def test_the_figure_and_the_verdict_stand_in_the_head(home, life) -> None:
+    life.step("evaluate").values = {
+        "auroc": "0.910 (0.850 to 0.950)",
+        "images": 150,
+        "patients": 40,
+    }
+    life.step("gate").values = {"passed": True, "reason": "pass: 40 patients (needed 30)"}
+    head = Page(page(life, home)).text.partition("What ran")[0]
+    assert "AUROC 0.910 (0.850 to 0.950) on 150 test images of 40 patients; gate: pass" in head
+
+
+def test_the_head_says_what_was_set_but_not_where_data_lies(home, life) -> None:
+    life.overrides = ["training.seed=3", "sources.scans=Mueller", "a.b=/clinic/Mueller"]
+    html = page(life, home)
+    assert "with chest.yaml, training.seed=3, sources.scans=…, a.b=…" in Page(html).text
+    assert "Mueller" not in html
+
+
+def test_a_command_stands_in_a_page_once(home, life) -> None:
+    life.outcome, life.exit_code = "waiting for approval", 4
+    life.reason = "no person has decided yet: lightbox approve chest:2 --reason …"
+    life.step("promote").values = {"approved": False, "reason": life.reason}
+    waits = {
+        "approved": False,
+        "actor": None,
+        "reason": life.reason,
+        "name": "chest",
+        "version": "2",
+    }
+    put(home.runs / life.id / "promote.approval/approval.json", waits)
+    text = Page(page(life, home)).text
+    assert text.count("lightbox approve") == 1
+    assert "chest:2 is not approved yet: no person has decided yet." in text
+
+
+def test_a_reused_step_shows_what_it_once_took(home, life) -> None:
+    step = life.step("train")
+    step.state, step.seconds, step.made_seconds = "reused", 0.004, 75.0
+    text = Page(page(life, home)).text
+    assert "train ↺ reused was 1 min 15 s" in text
+    assert "in 1 min 15 s" in text
+
+
+def test_a_step_that_was_stopped_has_not_failed(home, life) -> None:
+    life.outcome, life.exit_code, life.step("train").state = "interrupted", 130, "failed"
+    text = Page(page(life, home)).text
+    assert "1 stopped" in text
+    assert "train ■ stopped" in text
+
+
+def test_where_nothing_ran_no_step_repeats_it(home, life) -> None:
+    life.outcome, life.exit_code, life.reason = "bad input", 2, "sources.scans: it is empty"
+    for step in life.steps:
+        step.state, step.values = "skipped", {}
+    text = Page(page(life, home)).text
+    assert text.count("sources.scans: it is empty") == 1
+    assert "Not reached" not in text
+
+
 def hostile(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: hostile(item) for key, item in value.items()} | {f'{WORDS}" onload="x': 1}
