@@ -89,11 +89,12 @@ def component(
             raise TypeError(f"{name}: {clash} cannot name an input or output")
         if strays := [p for p in parameters[1:] if hints[p] not in (Input, Output)]:
             raise TypeError(f"{name}: {strays} must be Input or Output")
+        if "__file__" not in function.__globals__:
+            raise TypeError(f"{name}: declare it in a file; a result's key names its code by that")
+        spec = function.__globals__.get("__spec__")  # tells `python -m components.train` its name
         return Component(
             name=name,
-            module=f"components.{name}"
-            if function.__module__ == "__main__"
-            else function.__module__,
+            module=spec.name if spec else function.__module__,
             function=function,
             config_type=hints[parameters[0]],
             inputs=tuple(p for p in parameters[1:] if hints[p] == Input),

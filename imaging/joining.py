@@ -35,7 +35,12 @@ def find_tables(folder: Path, files: Sequence[str]) -> list[Path]:
     Raises:
         BadInput: There is none.
     """
-    below = [folder / f for f in files if PurePosixPath(f).suffix.lower() in labels.TABLES]
+    # What is no regular file, such as a pipe, would keep its reader waiting.
+    below = [
+        folder / f
+        for f in files
+        if PurePosixPath(f).suffix.lower() in labels.TABLES and (folder / f).is_file()
+    ]
     if not below:
         beside = folder.absolute().parent
         below = [
@@ -59,19 +64,25 @@ def join(tables: Sequence[Path], files: Sequence[str], images: Sequence[Seen]) -
     """
     joins: list[Joined] = []
     faults: list[BadInput] = []
-    hint, stems = "", {PurePosixPath(labels.without_suffix(s.file)).name for s in images}
+    names = {PurePosixPath(s.file).name for s in images}
+    hint, stems = "", set(map(labels.without_suffix, names))
+    called = names | stems
     for path in tables:
         if not path.is_file():
             raise BadInput(f"{path}: there is no such labels table")
         try:
             table = labels.read_table(path)
-            _require_header(table, images)
+            _require_header(table, names, stems)
         except BadInput as fault:
             faults.append(fault)
             continue
         for column, values in table.items():
             keys = {key for v in values if (key := v.strip())}
+            # Rules most columns out, before a long look at every file.
+            fit = not called.isdisjoint(key.rpartition("/")[2] for key in keys)
             for key in KEYS:
+                if key == "file" and not fit:
+                    continue
                 if key_of := _keys(key, keys, files, images):
                     bare = key == "file" and not any(map(_same_name, key_of, key_of.values()))
                     if not bare or _surely_names(values, key_of, images):
@@ -89,20 +100,18 @@ def join(tables: Sequence[Path], files: Sequence[str], images: Sequence[Seen]) -
     joins = [j for j in joins if not j.bare] or joins
     most = max(len(j.key_of) for j in joins)
     nearly = [j for j in joins if len(j.key_of) >= NEARLY * most]
-    if nearly[0].bare and any(
-        j.table[j.column] != nearly[0].table[nearly[0].column] for j in nearly
-    ):
+    first = nearly[0]
+    alike = [j for j in nearly if j.bare and j.path == first.path]
+    if any(j.table[j.column] != first.table[first.column] for j in alike):
         raise BadInput(
-            "several columns of the labels table name the images without their suffix, and each "
-            f"otherwise{hint}"
+            "several columns of the labels table may name the images, each otherwise and without "
+            "their suffix: add it where it belongs, as in .png"
         )
     return min(nearly, key=lambda j: KEYS.index(j.key))
 
 
-def _require_header(table: Mapping[str, Sequence[str]], images: Sequence[Seen]) -> None:
+def _require_header(table: Mapping[str, Sequence[str]], names: set[str], stems: set[str]) -> None:
     """Refuse a table without a header: its first row would be told as names of columns."""
-    names = {PurePosixPath(s.file).name for s in images}
-    stems = set(map(labels.without_suffix, names))
     again = [name in values for name, values in table.items()]
     named = any(
         PurePosixPath(name).name in names
@@ -124,10 +133,6 @@ def _keys(
     """For each image, by file, which of the known keys names it."""
     if key != "file":
         return {s.file: value for s in images if (value := s.keys.get(key) or "") in known}
-    names = {PurePosixPath(k).name for k in known}
-    called = {PurePosixPath(s.file).name for s in images}
-    if not names & (called | set(map(labels.without_suffix, called))):
-        return {}
     matched = labels.match_files(files, known)
     return {s.file: matched[s.file] for s in images if s.file in matched}
 

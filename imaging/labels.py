@@ -213,7 +213,14 @@ def _decode(data: bytes) -> str:
 def _separator(text: str) -> str:
     """What parts the first line into most columns; a comma where nothing does."""
     header = text.partition("\n")[0].strip("\r")
-    return max(SEPARATORS, key=lambda s: len(next(csv.reader([header], delimiter=s), [])))
+
+    def parts(separator: str) -> int:
+        try:
+            return len(next(csv.reader([header], delimiter=separator), []))
+        except csv.Error:  # a part of 128 KiB is no column's name
+            return 0
+
+    return max(SEPARATORS, key=parts)
 
 
 def _label(row: dict[str, str], classes: tuple[str, str]) -> Label:

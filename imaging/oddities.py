@@ -52,7 +52,8 @@ def _of_the_images(s: Survey) -> Iterator[str]:
             "these"
         )
     for reason, n in s.set_aside.items():
-        yield f"{_count(n, 'file', 'files')} will be set aside as {reason}: {_lower(REASONS[reason])}"
+        files = _count(n, "file", "files")
+        yield f"{files} will be set aside as {reason}: {_lower(REASONS[reason])}"
     if len(kinds := [k for k in s.kinds if k != "other"]) > 1:
         yield f"the images are of several formats: {_list(s.kinds, kinds)}"
     if len(s.modalities) > 1:

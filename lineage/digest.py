@@ -4,7 +4,9 @@ import hashlib
 import hmac
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ def digest(kind: str, *parts: Any) -> str:
 
 def keyed_digest(key: bytes, kind: str, text: str) -> str:
     """HMAC-SHA256 (RFC 2104) of a text under a secret: nobody without the key can guess back."""
-    return hmac.new(key, f"{kind}\0{text}".encode(), hashlib.sha256).hexdigest()
+    message = f"{kind}\0{text}".encode("utf-8", "surrogatepass")  # names of files are not all UTF-8
+    return hmac.new(key, message, hashlib.sha256).hexdigest()
 
 
 def file_digest(path: Path | str) -> str:
@@ -35,7 +38,8 @@ def tree_digest(path: Path, of: Callable[[str], str] = file_digest) -> str:
     """Hash a file by its bytes, or a directory by relative paths and bytes.
 
     A directory's own record (`.lineage.json`) does not count, so that what a thing is
-    called does not depend on how it came about. Folders that are links are not entered.
+    called does not depend on how it came about. Folders that are links are not entered. Links,
+    pipes and devices that lead to no file count by name and kind; they are never opened.
 
     Args:
         path: A file or a directory.
@@ -48,15 +52,28 @@ def tree_digest(path: Path, of: Callable[[str], str] = file_digest) -> str:
         return digest("file", of(str(path)))
     if not path.is_dir():
         raise FileNotFoundError(f"{path} does not exist")
-    names = sorted(name for name in _files(str(path)) if name != RECORD)
-    return digest("tree", [[name, of(f"{path}/{name}")] for name in names])
+    found = sorted((name, kind) for name, kind in _files(str(path)) if name != RECORD)
+    contents = ([name, digest(kind) if kind else of(f"{path}/{name}")] for name, kind in found)
+    return digest("tree", list(contents))
 
 
-def _files(folder: str, below: str = "") -> Iterator[str]:
-    """Relative posix paths. Plain text: a Path for each of 100,000 files costs a second."""
+def _files(folder: str, below: str = "") -> Iterator[tuple[str, str]]:
+    """Relative posix paths, each with its kind, which is empty for what can be read as a file.
+
+    Plain text: a Path for each of 100,000 files costs a second.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _files(entry.path, f"{below}{entry.name}/")
-            elif entry.is_file():
-                yield below + entry.name
+            else:
+                yield below + entry.name, _kind(entry)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    with suppress(OSError):  # a link in a circle, or to where nobody may look
+        if entry.is_file():
+            return ""
+    if entry.is_symlink():
+        return "link"
+    return f"special {stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode):o}"

@@ -20,7 +20,7 @@ def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | No
 
     Raises:
         ValueError: The value holds NaN or an infinity, which JSON does not know.
-        OSError: The disk is full or read-only; what was there before stays.
+        OSError: The disk is full or read-only, or a folder lies there; what was there before stays.
     """
     text = json.dumps(value, indent=indent, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,12 +38,15 @@ def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | No
         raise
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file's value, or None if there is no such file, or only a torn one."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """A JSON file's value if it is of this kind; None if not, or if there is no whole file."""
     try:
-        return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+    except (ValueError, RecursionError):  # torn, no text, or brackets without end
+        return None
+    return value if isinstance(value, kind) else None
 
 
 def sizes(path: Path) -> Iterator[int]:

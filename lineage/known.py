@@ -3,6 +3,10 @@
 Hashing a large input is done once per change. What is remembered is only ever believed for a
 file that looks exactly as it did then, and had been at rest for a while when it was read: a
 file may change twice within one tick of its clock (git calls such an entry racily clean).
+
+This believes the kernel's times. A process that writes through `mmap` to a page that it has already
+made dirty moves none of them until the page is written back, and on FUSE and network file systems
+whoever serves them sets the times: there a change can pass unseen.
 """
 
 import os

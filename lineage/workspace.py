@@ -106,9 +106,15 @@ def workspace() -> Workspace:
     """The workspace in force: `LIGHTBOX_HOME`, or `.lightbox/` under the current folder.
 
     Raises:
-        BadInput: A file lies there.
+        BadInput: A file lies there, or MLflow could not open its database there.
     """
     home = Path(os.environ.get("LIGHTBOX_HOME") or ".lightbox").absolute()
+    # In the address of a database these mean something else than themselves.
+    if re.search(r"\?|%[0-9A-Fa-f]{2}|[\udc80-\udcff]", str(home)):
+        raise BadInput(
+            f"{str(home)!r}: MLflow keeps no database below a folder named with ?, a % code, or "
+            "bytes that are not UTF-8; LIGHTBOX_HOME names another place for the workspace"
+        )
     if home.is_file():
         raise BadInput(
             f"{home} is a file, where the workspace should be; LIGHTBOX_HOME names another"

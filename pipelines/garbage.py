@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lineage.errors import BadInput
 from lineage.files import read_json, sizes
 from lineage.workspace import Workspace
 from pipelines.backends.store import Store
@@ -105,8 +106,15 @@ def _documents(workspace: Workspace) -> list[str]:
     from registry import audit_log, dossier
     from registry.mlflow_registry import versions
 
-    found += [json.dumps(asdict(entry), default=str) for entry in audit_log.entries()]
-    for version in versions(None):
+    log, known = audit_log.entries(), versions(None)
+    found += [json.dumps(asdict(entry), default=str) for entry in log]
+    registered = {entry.subject for entry in log if entry.action == "registered"}
+    if lost := sorted(registered - {f"{v.name}:{v.version}" for v in known}):
+        raise BadInput(
+            f"the audit log saw {', '.join(lost)} registered, but MLflow has lost that: restore "
+            "its database from a backup; until then nothing tells what those models need"
+        )
+    for version in known:
         found.append(json.dumps(asdict(version), default=str))
         found.append(json.dumps(dossier.lineage(version.name, version.version), default=str))
     return found

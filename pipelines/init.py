@@ -27,6 +27,10 @@ MOST_SECONDS, MOST_EPOCHS, FEWEST_EPOCHS = 3600, 30, 5
 SECONDS_PER_IMAGE_AND_EPOCH, SECONDS_PER_IMAGE, SECONDS_PER_PIXEL = 0.0055, 0.02, 6e-8
 SECONDS_OF_START = 25
 SAYS_NOTHING = {"data", "dicom", "images", "scans"}  # of a folder's name: its parent's is better
+UNSAYABLE = (
+    "settings cannot say the name of the folder, the table, a column or a class exactly as it is; "
+    "rename what holds characters that are no letters, digits or signs"
+)
 LEFT_AND_RIGHT = {"l", "r", "left", "right"}
 
 
@@ -133,9 +137,10 @@ def write(path: Path, survey: Survey, proposal: Proposal, *, force: bool = False
     """Write the settings, checked by the very function that will read them.
 
     Raises:
-        BadInput: The file is there and must not be replaced, or its folder cannot be written.
+        BadInput: The file is there and must not be replaced, its folder cannot be written, or the
+            data is called what settings cannot say.
     """
-    from pipelines.config import load
+    from pipelines.config import Sources, load
     from pipelines.schema import comment_for
 
     if path.exists() and not force:
@@ -145,10 +150,14 @@ def write(path: Path, survey: Survey, proposal: Proposal, *, force: bool = False
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             draft.write_text(comment_for(path) + as_yaml(survey, proposal), encoding="utf-8")
-            load(draft)
+            read, sources = load(draft), Sources(scans=survey.scans, labels=survey.labels)
+            if (read.sources, read.ingestion.labels) != (sources, survey.settings):
+                raise BadInput(f"{path}: {UNSAYABLE}")
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
+    except UnicodeEncodeError:
+        raise BadInput(f"{path}: {UNSAYABLE}") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror}); -o names another") from None
 
@@ -370,7 +379,11 @@ def _told(counts: dict[str, int]) -> str:
 def _value(text: str) -> str:
     """A text in YAML, quoted where it would be read as something else (no, 1, a: b)."""
     plain = re.fullmatch(r"[A-Za-z0-9_./][A-Za-z0-9_./ -]*", text) and text == text.strip()
-    return text if plain and yaml.safe_load(text) == text else json.dumps(text, ensure_ascii=False)
+    if plain and yaml.safe_load(text) == text:
+        return text
+    # A literal ${ is what the unnamed variable, which is never set, has by default.
+    literal = text.replace("${", "${:-$}{")
+    return json.dumps(literal, ensure_ascii=not text.isprintable())
 
 
 def as_data(survey: Survey, proposal: Proposal, path: Path) -> dict[str, Any]:

@@ -110,7 +110,8 @@ def placed(path: Path, overrides: Sequence[str], sentence: str) -> str:
     root = None
     with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
         root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
-    return f"{_place(path, root, overrides, name[0].split('.'))}: {sentence}"
+    place = _place(path, root, overrides, name[0].split("."))
+    return sentence if place == str(path) else f"{place}: {sentence}"
 
 
 def _place(
@@ -226,7 +227,8 @@ def _sentence(
     keys = list(error["loc"])
     words = _words(error)
     if not keys:  # of the file as a whole: such a sentence names its setting itself
-        return placed(path, overrides, words)
+        told = placed(path, overrides, words)
+        return told if told != words else f"{path}: {words}"
     dotted = ".".join(str(key) for key in keys)
     place = _place(path, root, overrides, keys)
     if error["type"] == "extra_forbidden":

@@ -16,7 +16,7 @@ def resolve(source: Source, workspace: Workspace) -> Path:
     """Find a source's data; what comes from the registry is fetched and checked by digest.
 
     Raises:
-        BadInput: Nothing lies there; the message names the setting to change.
+        BadInput: Nothing lies there, or the workspace lies in it; the message names the setting.
     """
     scheme, separator, name = source.uri.partition(":")
     if separator and scheme in CHAMPION:
@@ -28,8 +28,37 @@ def resolve(source: Source, workspace: Workspace) -> Path:
         return captured
     path = Path(source.uri).absolute()
     if not path.exists():
-        raise BadInput(f"sources.{source.name}: {source.uri} does not exist")
+        looked = (
+            f"; looked from {Path.cwd()}, for relative paths count from the folder in which the "
+            "command is typed"
+        )
+        gone = f"sources.{source.name}: {source.uri} does not exist"
+        raise BadInput(gone if Path(source.uri).is_absolute() else gone + looked)
+    if holds(path, workspace.home):
+        raise BadInput(
+            f"sources.{source.name}: the workspace lies in {source.uri}, so its own files would be "
+            "taken for data: type the command in a folder outside, or let LIGHTBOX_HOME name one"
+        )
     return path
+
+
+def holds(folder: Path, path: Path) -> bool:
+    """Whether a path lies in a folder, or is that folder."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def require_outside(folder: Path, path: Path, what: str, way: str) -> None:
+    """Keep what we write out of the images, where a run would take it for one.
+
+    Raises:
+        BadInput: The path lies in the folder.
+    """
+    if holds(folder, path):
+        name = folder.resolve().name
+        raise BadInput(
+            f"{what} ({path}) would lie among the images in {folder}; type `lightbox init {name}` "
+            f"in the folder above, or {way}"
+        )
 
 
 def _of_champion(name: str, what: str, workspace: Workspace) -> Path:

@@ -16,9 +16,8 @@ import json
 import logging
 import re
 import shutil
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from lineage import telemetry
 from lineage.digest import tree_digest
 from lineage.errors import BadInput
-from lineage.tracking import SQLITE, tracking_uri
+from lineage.tracking import SQLITE, ask, tracking_uri
 from lineage.workspace import workspace
 from registry import audit_log
 from registry.decisions import Decision, decision
@@ -345,14 +344,10 @@ def _quick(query: str, values: tuple[Any, ...]) -> list[tuple[str, str]] | None:
     uri = workspace().mlflow_uri
     if not uri.startswith(SQLITE):
         return None
-    path = Path(uri.removeprefix(SQLITE)).absolute()
+    path = Path(uri.removeprefix(SQLITE))
     if not path.exists():
         return []
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as db:
-            return db.execute(query, values).fetchall()
-    except sqlite3.OperationalError:
-        return None  # a schema that we do not know
+    return ask(path, query, values)
 
 
 def _search(condition: str) -> list[Version]:

@@ -41,7 +41,10 @@ def build_network(name: str, args: dict[str, Any], input_shape: tuple[int, int, 
     try:
         network: torch.nn.Module = known[name](**args)
     except Exception as error:  # MONAI's constructors raise whatever they like
-        raise BadInput(f"training.network.args: {name} does not take these: {error}") from error
+        # Python's own words for this help nobody.
+        vague = isinstance(error, IndexError) or not str(error)
+        why = "one of them has the wrong length or kind" if vague else error
+        raise BadInput(f"training.network.args: {name} does not take these: {why}") from error
     network.eval()
     try:
         with torch.no_grad():

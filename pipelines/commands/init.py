@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lineage.workspace import workspace
 from pipelines.commands.options import JSON, print_json, print_rich, print_table
 
 if TYPE_CHECKING:
@@ -43,10 +44,13 @@ def init(
     """
     from imaging.survey import survey
     from pipelines.init import as_data, propose, write
+    from pipelines.sources import require_outside
 
+    require_outside(folder, workspace().home, "the workspace", "LIGHTBOX_HOME names another place")
     found = survey(folder, labels, column)
     proposal = propose(found, folder)
     path = config or Path("configs") / f"{proposal.name}.yaml"
+    require_outside(Path(found.scans), path, "the settings", "-o names another place")
     write(path, found, proposal, force=force)
     if as_json:
         print_json(as_data(found, proposal, path))

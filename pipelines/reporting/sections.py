@@ -55,7 +55,7 @@ class Outputs:
 
     def json(self, step: str, output: str, name: str) -> Any:
         """What a file of an output says, or None if it is not there."""
-        return read_json(self.path(step, output) / name)
+        return read_json(self.path(step, output) / name, object)
 
     def record(self, step: str, output: str) -> dict[str, Any]:
         """What made an output; empty if it left no record."""

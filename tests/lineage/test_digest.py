@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from lineage.digest import RECORD, digest, keyed_digest, tree_digest
@@ -49,3 +52,46 @@ def test_a_missing_input_is_an_error_and_not_an_empty_one(tmp_path) -> None:
 def test_a_keyed_digest_needs_the_key() -> None:
     assert keyed_digest(b"a", "patient", "1") != keyed_digest(b"b", "patient", "1")
     assert keyed_digest(b"a", "patient", "1") != keyed_digest(b"a", "study", "1")
+
+
+def test_a_name_that_is_not_utf_8_has_digests(tmp_path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    (tmp_path / name).write_text("x")
+    assert tree_digest(tmp_path) != tree_digest(tmp_path / name)
+    assert keyed_digest(b"a", "path", name) != keyed_digest(b"a", "path", "caf\xe9")
+
+
+def test_a_tree_of_plain_files_keeps_its_name(tmp_path) -> None:
+    """Objects of every store bear it."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "x").write_text("1")
+    (tmp_path / "y").symlink_to("below/x")
+    assert tree_digest(tmp_path)[:12] == "f6ab419cee99"
+
+
+def never(name: str) -> str:
+    raise AssertionError(f"{name} was opened")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.symlink_to("gone"),
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("/"),
+        lambda path: path.symlink_to("/dev/null"),
+        lambda path: os.mkfifo(path),
+    ],
+    ids=["broken link", "circle", "folder", "device", "pipe"],
+)
+def test_what_is_no_file_counts_without_being_opened(tmp_path: Path, make) -> None:
+    """Ingestion sees it, so the step's key must."""
+    empty = tree_digest(tmp_path)
+    make(tmp_path / "odd")
+    odd = tree_digest(tmp_path, never)
+    assert odd != empty
+    (tmp_path / "odd").rename(tmp_path / "other")
+    assert tree_digest(tmp_path, never) not in (odd, empty)
+    (tmp_path / "other").unlink()
+    (tmp_path / "odd").write_text("")
+    assert tree_digest(tmp_path) != odd

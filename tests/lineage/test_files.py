@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lineage.files import write_json
+from lineage.files import read_json, write_json
 
 
 def test_a_file_is_replaced_whole_and_leaves_no_draft(tmp_path: Path) -> None:
@@ -33,3 +33,41 @@ def test_a_kill_before_the_last_moment_leaves_the_old_file(tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt):
         write_json(path, {"score": 2})
     assert path.read_text() == '{\n  "score": 1\n}\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        '"x"',
+        "[]",
+        "null",
+        '{"a":',
+        '{"a": ' + "[" * 100_000,
+        '{"a": ' + "9" * 5000 + "}",
+        "\0",
+    ],
+    ids=["number", "text", "list", "null", "torn", "deep", "long", "rubbish"],
+)
+def test_what_is_no_whole_record_counts_as_absent(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "facts.json"
+    path.write_text(text)
+    assert read_json(path) is None
+    path.write_bytes(b"\xff")
+    assert read_json(path) is None
+    write_json(path, {"a": 1})
+    assert read_json(path) == {"a": 1}
+
+
+def test_a_folder_is_no_record_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    path.mkdir()
+    assert read_json(path) is None
+    with pytest.raises(OSError, match="directory"):
+        write_json(path, {})
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_kinds_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    write_json(tmp_path / "history.json", [1])
+    assert read_json(tmp_path / "history.json", object) == [1]

@@ -101,3 +101,23 @@ def test_names_of_files_are_not_kept(tree, tmp_path, later) -> None:
     memory.tree_digest(tree / "below" / "Mueller^Hans")
     kept = [path.read_text() for path in (tmp_path / "known").iterdir()]
     assert len(kept) == 2 and not any("Mueller" in text for text in kept)
+
+
+@pytest.mark.parametrize("text", ["1", '"x"', "[" * 100_000])
+def test_a_memory_that_is_none_costs_time_only(tree, tmp_path, reads, later, text) -> None:
+    memory = Known(tmp_path / "known")
+    content = memory.tree_digest(tree)
+    (file,) = (tmp_path / "known").iterdir()
+    file.write_text(text)
+    assert memory.tree_digest(tree) == content
+    assert len(reads) == 6
+
+
+def test_a_folder_in_its_place_costs_time_only(tree, tmp_path, reads, later) -> None:
+    memory = Known(tmp_path / "known")
+    content = memory.tree_digest(tree)
+    (file,) = (tmp_path / "known").iterdir()
+    file.unlink()
+    file.mkdir()
+    assert memory.tree_digest(tree) == content
+    assert len(reads) == 6

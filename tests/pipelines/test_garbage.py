@@ -7,14 +7,16 @@ import time
 from pathlib import Path
 
 import pytest
+from evidence import prepare_registry
 from toys import Settings, compare, judge, read
 
-from lineage.errors import StepFailed
+from lineage.errors import BadInput, StepFailed
 from pipelines.backends import local
 from pipelines.backends.store import Store
 from pipelines.garbage import find_waste, free
 from pipelines.graph import Pipeline, Source, Step
 from pipelines.runs import Run
+from registry import mlflow_registry
 
 OLD = time.time() - 40 * 86_400
 
@@ -135,3 +137,28 @@ def test_a_comparison_that_stands_after_a_release_stays(folder, home) -> None:
     assert free(home) == []
     again = local.run(pipeline, home, lambda source: Path(source.uri))
     assert [step.state for step in again.steps] == ["reused", "reused"]
+
+
+@pytest.mark.parametrize(
+    ("lose", "told"),
+    [
+        (Path.unlink, "saw toy:1 registered, but MLflow has lost that"),
+        (lambda path: path.write_bytes(b""), "is empty: restore it from a backup"),
+        (lambda path: path.write_bytes(os.urandom(4096)), "cannot be read .* `lightbox doctor`"),
+    ],
+    ids=["gone", "emptied", "rubbish"],
+)
+def test_nothing_goes_while_the_registry_is_lost(folder, home, lose, told) -> None:
+    """What its versions need would be unknown: an emptied database is not an empty registry."""
+    prepare_registry(home)
+    model = folder / "model"
+    model.mkdir()
+    (model / "file.json").write_text("weights")
+    mlflow_registry.register_model("toy", model, {"verdict": "pass"}, {})
+    run = walk(folder, home)
+    shutil.rmtree(home.runs / run.id)
+    lose(home.home / "mlflow.db")
+    for act in (find_waste, free):
+        with pytest.raises(BadInput, match=told):
+            act(home)
+    assert Store(home.store).path(run.step("read").outputs["words"]).exists()

@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import sqlite3
 import subprocess
 import sys
@@ -289,3 +290,16 @@ def test_nothing_is_decided_by_a_log_that_was_changed(two: None, home: Workspace
     with pytest.raises(BadInput, match="audit log was changed"):
         registry.champion("chest")
     registry.download(registry.get_version("chest", "2"))  # a reviewer may still look
+
+
+def test_a_damaged_database_is_bad_input_wherever_it_is_asked(two: None, home: Workspace) -> None:
+    path = home.home / "mlflow.db"
+    path.write_bytes(os.urandom(path.stat().st_size))
+    for ask in (
+        lambda: registry.versions(),
+        lambda: registry.champion("chest"),
+        lambda: registry.quick_champion("chest"),
+        lambda: registry.quick_tags("chest", "1"),
+    ):
+        with pytest.raises(BadInput, match="restore it from a backup"):
+            ask()

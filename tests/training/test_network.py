@@ -20,6 +20,11 @@ def test_builds_by_name_and_in_evaluation_mode():
         ("DenseNte121", {}, r"network\.name: .* no 'DenseNte121'; near it: .*DenseNet121"),
         ("os", {}, r"network\.name: .* no 'os'"),
         ("DenseNet", {"layers": 3}, r"network\.args: DenseNet does not take these"),
+        (
+            "ResNet",
+            {"block": "basic", "layers": [1], "block_inplanes": [4]},
+            r"network\.args: ResNet does not take these: one of them has the wrong length or kind",
+        ),
         ("DenseNet", SMALL | {"in_channels": 3}, r"network\.args: DenseNet cannot work on images"),
         ("DenseNet", SMALL | {"out_channels": 1}, r"network\.args: .* two images give \(2, 1\)"),
         ("DenseNet121", DENSE | {"pretrained": True}, "pretrained weights come from elsewhere"),
