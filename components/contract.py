@@ -89,7 +89,7 @@ def component(
             raise TypeError(f"{name}: {clash} cannot name an input or output")
         if strays := [p for p in parameters[1:] if hints[p] not in (Input, Output)]:
             raise TypeError(f"{name}: {strays} must be Input or Output")
-        if "__file__" not in function.__globals__:
+        if not Path(function.__globals__.get("__file__", "")).is_file():
             raise TypeError(f"{name}: declare it in a file; a result's key names its code by that")
         spec = function.__globals__.get("__spec__")  # tells `python -m components.train` its name
         return Component(

@@ -66,9 +66,10 @@ def find_files(scans: Path) -> list[str]:
     for folder, below, names in os.walk(scans, onerror=closed):
         # Followed, they could lead in circles, and the step's key would not see what is in there.
         if linked := sum((Path(folder) / name).is_symlink() for name in below):
+            are = "a folder in it is a link" if linked == 1 else f"{linked} folders in it are links"
             raise BadInput(
-                f"scans: {linked} folders beside each other are links, whose scans would be missing"
-                " without a word; name their place as scans, or put the folders themselves there"
+                f"scans: {are}, whose scans would be missing without a word; name their place as "
+                "scans, or put the folders themselves there"
             )
         found += [(Path(folder) / name).relative_to(scans).as_posix() for name in names]
     return sorted(file for file in found if file != RECORD)

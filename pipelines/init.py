@@ -156,8 +156,6 @@ def write(path: Path, survey: Survey, proposal: Proposal, *, force: bool = False
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
-    except UnicodeEncodeError:
-        raise BadInput(f"{path}: {UNSAYABLE}") from None
     except OSError as error:
         raise BadInput(f"{path}: cannot be written ({error.strerror}); -o names another") from None
 
@@ -383,7 +381,7 @@ def _value(text: str) -> str:
         return text
     # A literal ${ is what the unnamed variable, which is never set, has by default.
     literal = text.replace("${", "${:-$}{")
-    return json.dumps(literal, ensure_ascii=not text.isprintable())
+    return yaml.safe_dump(literal, default_style='"', allow_unicode=True, width=math.inf).strip()
 
 
 def as_data(survey: Survey, proposal: Proposal, path: Path) -> dict[str, Any]:

@@ -55,7 +55,8 @@ def test_a_step_run_as_a_module_has_the_name_that_it_has_elsewhere() -> None:
     assert told("-c", code) == ["components.train"]
 
 
-def test_what_lies_in_no_file_is_refused() -> None:
+@pytest.mark.parametrize("command", [("-",), ("-c", DECLARES)], ids=["typed", "given"])
+def test_what_lies_in_no_file_is_refused(command: tuple[str, ...]) -> None:
     """As in a cell of a notebook: nothing would tell one text of it from the next."""
     with pytest.raises(AssertionError, match="train: declare it in a file"):
-        told("-", text=DECLARES)
+        told(*command, text=DECLARES)

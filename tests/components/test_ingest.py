@@ -369,7 +369,7 @@ def test_a_linked_folder_is_not_passed_over_without_a_word(tmp_path: Path) -> No
     elsewhere.mkdir()
     (elsewhere / "a.dcm").write_bytes(scan(1))
     (scans / "more").symlink_to(elsewhere)
-    with pytest.raises(BadInput, match="are links"):
+    with pytest.raises(BadInput, match="a folder in it is a link"):
         science.find_files(scans)
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from imaging.columns import describe, two_classes
+from imaging.columns import describe, differ_by_spelling, two_classes
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,20 @@ def test_without_a_meaning_the_alphabet_decides_and_says_so() -> None:
     assert "alphabet" in found[2]
     assert two_classes(["a"]) is None
     assert two_classes(["a", "b", "c"]) is None
+    assert two_classes(["PA", "pa"]) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (["PA", "AP", "pa ", "unknown"], "'PA' and 'pa' differ only by case or spaces"),
+        (["no", "No", "a  b", "a b"], "'No' and 'no', 'a  b' and 'a b' differ only by"),
+        (["PA", "AP"], None),
+        (["PA", "pa", "AP", "LL"], None),
+    ],
+)
+def test_what_spelling_alone_makes_more_than_two_classes(
+    values: list[str], told: str | None
+) -> None:
+    found = differ_by_spelling(values)
+    assert found == told or (told and found and found.startswith(told))

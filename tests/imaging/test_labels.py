@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from imaging.config import Labels
-from imaging.labels import Label, match_files, read_labels
+from imaging.labels import Label, match_files, read_labels, read_table
 from lineage.errors import BadInput
 
 TABLE = "image,view,who,sex,years\na.png,PA,P1,F,61\nb.png, AP ,P2,,n/a\nc.png,LL,P3,M,3\n"
@@ -109,6 +109,32 @@ def test_no_message_quotes_what_may_be_a_patient(
         read_labels(path, config(**changes))
     for identity in ("Quernstein", "MRN", "Eva", "P1", "P2"):
         assert identity not in str(caught.value)
+
+
+def test_a_name_without_its_suffix_means_the_only_file_of_that_name() -> None:
+    files = [
+        "a/x.png",
+        "y.png",
+        "z.png",
+        "z.json",
+        "1.2.3.4",
+        "v.png",
+        "2/w.png",
+        "3/w.jpg",
+        "u.png",
+    ]
+    keys = ["x", "y", "y.png", "z", "1.2.3", "a/v", "w", "2/w", "u", "a/u"]
+    assert match_files(files, keys) == {"a/x.png": "x", "y.png": "y.png", "v.png": "a/v"}
+    # A key that is unclear with its suffix stays so, whatever a shorter one says.
+    assert match_files(["b/a/x.png"], ["x.png", "a/x.png", "x"]) == {}
+    assert match_files(["1/y.png", "2/y.png", "y.png.gz"], ["y.png"]) == {}
+    assert match_files(["b/a/x.png", "c/x.png"], ["x.png", "a/x.png"]) == {}
+
+
+def test_a_table_of_very_many_columns_is_read(table: Path) -> None:
+    many = [f"feature{i}" for i in range(20_000)]
+    table.write_text("\n".join(",".join(["a.png", *many]) for _ in range(2)))
+    assert len(read_table(table)) == 20_001
 
 
 def test_a_comma_too_many_moves_no_value(table: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -114,13 +115,13 @@ def test_oddities_of_the_table(tmp_path: Path) -> None:
     found = look(tmp_path, table)
     for sentence in (
         "column 'device' alone tells the classes apart for 99% of the images",
-        "1 patients have images of both classes",
+        "1 patient has images of both classes",
         "class 'no' has 20 patients only",
         "column 'fold' is not used",
         "column 'PatientName' may hold identities",
         "column 'nothing' is empty",
         "column 'same' says the same in every row",
-        "1 more tables were found",
+        "1 more table was found",
     ):
         assert sentence in said(found)
 
@@ -180,6 +181,90 @@ def test_what_is_missing_is_said_with_the_way_out(
     table = cohort(tmp_path).assign(**change).dropna(axis=1)
     with pytest.raises(BadInput, match=says):
         look(tmp_path, table, **asked)
+
+
+def test_a_label_passed_over_for_its_spelling_or_a_third_class_is_said(tmp_path: Path) -> None:
+    table = cohort(tmp_path, view=["PA", "AP", "pa", "AP"] * 20)
+    table["diagnosis"] = ["a", "b", "c", "c"] * 20
+    table["sex"] = table.pop("finding").map({"no": "F", "yes": "M"})
+    found = look(tmp_path, table)
+    assert found.settings.column == "sex"
+    assert list(found.passed_over) == ["view", "diagnosis"]
+    for sentence in (
+        "column 'view' has 3 classes and is passed over as a label: 'PA' and 'pa' differ only by "
+        "case or spaces; write them alike",
+        "column 'diagnosis' has 3 classes and is passed over as a label: add a column",
+    ):
+        assert sentence in said(found)
+    with pytest.raises(BadInput, match=r"--column: .* 3 classes \('AP', 'PA', 'pa'\), .* alike"):
+        look(tmp_path, table, column="view")
+
+
+def test_values_of_a_column_that_may_be_names_are_not_told(tmp_path: Path) -> None:
+    table = cohort(tmp_path, who=[f"Quernstein{i % 9}" for i in range(80)])
+    with pytest.raises(BadInput, match="'who' has 9 classes, and two are needed") as caught:
+        look(tmp_path, table, column="who")
+    assert "Quernstein" not in str(caught.value)
+
+
+def test_names_without_a_suffix_are_found_by_init_and_by_the_run(tmp_path: Path) -> None:
+    table = cohort(tmp_path).sample(frac=1, random_state=0)
+    table["image"] = table["image"].map(lambda name: Path(name).stem)
+    table["age"] = [str(20 + i // 3) for i in range(80)]  # names images by chance
+    found = look(tmp_path, table)
+    assert (found.settings.key, found.settings.key_column) == ("file", "image")
+    assert (found.usable, found.rows_without_image) == (80, 0)
+    assert "column 'image' names files without their suffix" in said(found)
+    label_of = read_labels(tmp_path / "labels.csv", found.settings)
+    outcome = take_snapshot(
+        IngestionConfig(labels=found.settings), tmp_path / "images", label_of, tmp_path / "s", b"k"
+    )
+    assert (outcome.counts["read"], outcome.counts["labels_without_image"]) == (80, 0)
+
+
+def test_numbers_are_not_taken_for_names_where_they_may_be_something_else(tmp_path: Path) -> None:
+    table = cohort(tmp_path)
+    table.insert(0, "number", [str(i) for i in reversed(range(80))])
+    assert look(tmp_path, table).settings.key_column == "image"  # with suffix: no doubt
+    table["image"] = [str((i * 7) % 80) for i in range(80)]
+    with pytest.raises(BadInput, match=r"several columns .* without their suffix: add it"):
+        look(tmp_path, table)
+    # Ages, other numbers and row numbers name images, but by chance.
+    for values in (
+        [str(i * 3 // 4) for i in range(80)],
+        [str(i + 50) for i in range(80)],
+        [str(i) for i in range(80)],
+    ):
+        with pytest.raises(BadInput, match="no column of the labels table names the images"):
+            look(tmp_path, table.drop(columns="number").assign(image=values))
+
+
+def test_a_table_without_a_header_is_refused_even_where_names_have_no_suffix(
+    tmp_path: Path,
+) -> None:
+    table = cohort(tmp_path).sample(frac=1, random_state=0)
+    table["image"] = table["image"].map(lambda name: Path(name).stem)
+    table = pd.concat([table, table.iloc[[0]]])
+    table.to_csv(tmp_path / "labels.csv", index=False, header=False)
+    with pytest.raises(BadInput, match="first line looks like a row"):
+        survey(tmp_path)
+
+
+def test_what_is_no_regular_file_is_no_table(tmp_path: Path) -> None:
+    table = cohort(tmp_path)
+    os.mkfifo(tmp_path / "a.csv")
+    (tmp_path / "b.csv").symlink_to("/dev/null")
+    (tmp_path / "c.csv").symlink_to("nowhere")
+    found = look(tmp_path, table)
+    assert found.labels == str(tmp_path / "labels.csv")
+    assert found.other_tables == 0
+
+
+def test_a_file_s_name_may_be_no_utf_8(tmp_path: Path) -> None:
+    table = cohort(tmp_path)
+    (tmp_path / "images" / "7.png").rename(tmp_path / "images" / os.fsdecode(b"M\xfcller.png"))
+    found = look(tmp_path, table)
+    assert (found.images, found.with_row, found.set_aside) == (80, 79, {"unlabelled": 1})
 
 
 def test_another_table_may_be_named(tmp_path: Path) -> None:

@@ -125,13 +125,73 @@ def test_no_image_is_mirrored_where_the_label_is_a_side(tmp_path: Path, found: S
     assert "RandFlip, args" not in as_yaml(sided, propose(sided, tmp_path))
 
 
-@pytest.mark.parametrize("name", ["no", "1", "1e3", "a: b", "x #y", "näh", 'q"', "a\nb", "[z", "~"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no",
+        "1",
+        "1e3",
+        "a: b",
+        "x #y",
+        "näh",
+        'q"',
+        "a\nb",
+        "[z",
+        "~",
+        "${HOME}",
+        "$${NO:-x}",
+        "a\x85b",
+        "a\u2028b",
+        "\ufeffa",
+        "\U0001f600",
+        "a\U000e0001b",
+        "a\x9fb",
+        "x" * 300 + " y",
+    ],
+)
 def test_any_name_survives_the_way_through_yaml(tmp_path: Path, found: Survey, name: str) -> None:
     settings = found.settings.model_copy(
         update={"column": name, "classes": (name, name + "2"), "sex_column": name}
     )
     labels = written(tmp_path, replace(found, settings=settings)).ingestion.labels
     assert (labels.column, labels.classes) == (name, (name, name + "2"))
+
+
+def test_what_would_be_read_as_something_else_is_not_written(
+    tmp_path: Path, found: Survey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.init._value", str)  # unquoted
+    settings = found.settings.model_copy(update={"column": "a #b"})
+    with pytest.raises(BadInput, match="settings cannot say the name"):
+        written(tmp_path, replace(found, settings=settings))
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_among_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "chest"
+    (folder / "images").mkdir(parents=True)
+    rows = ["image,patient_id,finding"]
+    for i in range(40):
+        picture = np.random.default_rng(i).integers(0, 255, (20, 30), np.uint8)
+        Image.fromarray(picture).save(folder / "images" / f"{i}.png")
+        rows.append(f"{i}.png,P{i},{('no', 'yes')[i % 2]}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    monkeypatch.delenv("LIGHTBOX_HOME", raising=False)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(folder / "images")
+    for place in (".", "..", "../images", str(folder)):
+        done = CliRunner().invoke(cli.cli, ["init", place])
+        assert "type `lightbox init" in str(done.exception)
+        assert "LIGHTBOX_HOME names another" in str(done.exception)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.cli, ["init", "chest", "-o", "chest/images/own.yaml"])
+    assert "the settings (chest/images/own.yaml) would lie among" in str(done.exception)
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.setenv("LIGHTBOX_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(folder)
+    assert CliRunner().invoke(cli.cli, ["init", "."]).exit_code == 0
 
 
 def test_a_file_is_not_replaced_unasked_and_never_half_written(
