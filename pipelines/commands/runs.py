@@ -97,7 +97,8 @@ def runs(as_json: bool, last: int) -> None:
     from pipelines.runs import past_runs
     from pipelines.tell import reason, short
 
-    found = past_runs(workspace())[:last]
+    home = workspace()
+    found = past_runs(home)[:last]
     if as_json:
         print_json([asdict(run) for run in found])
         return
@@ -114,7 +115,7 @@ def runs(as_json: bool, last: int) -> None:
         for r in found
     ]
     headers = ("run", "pipeline", "settings", "outcome", "AUROC", "steps", "reason")
-    print_table(headers, rows, "no runs yet")
+    print_table(headers, rows, f"no runs yet in {home.home}")
 
 
 def _walk(pipeline: Any, config: Path, overrides: tuple[str, ...], as_json: bool) -> "Run":
