@@ -44,7 +44,6 @@ def test_a_refusal_names_the_image_and_leaves_a_whole_report(tmp_path):
     assert "expect_column_values_to_be_between on intensity_std" in sentence
     assert "2 unexpected" in sentence
     assert "2.25.3, 2.25.5" in sentence
-    assert str(out["report"] / "validation.html") in sentence
     assert "2.25.5" in (out["report"] / "validation.html").read_text()
     assert (out["report"] / "data_docs" / "index.html").is_file()
     assert not list(out["accepted"].iterdir())
