@@ -144,7 +144,7 @@ def test_a_run_does_not_wait_for_the_long_step_of_another(runs) -> None:
 def test_effects_wait_for_one_another_and_for_nothing_more(runs) -> None:
     """Two changes of one world at once could cross; what comes before and after need not wait."""
     held = runs.start("a", outside="gate", after="later")
-    until(lambda: runs.states(held).get("outside") == "running")
+    until(lambda: "outsidea" in runs.executed())
     other = runs.start("b")
     until(lambda: runs.states(other).get("outside") == "blocked")
     assert runs.states(other)["before"] == "ran"
@@ -158,7 +158,7 @@ def test_effects_wait_for_one_another_and_for_nothing_more(runs) -> None:
 
 def test_who_waits_for_the_very_same_reuses_it(runs) -> None:
     held = runs.start("a", before="gate")
-    until(lambda: runs.states(held).get("before") == "running")
+    until(lambda: "beforea" in runs.executed())  # a step is "running" before it has its lock
     waiting = [runs.start("a", before="gate") for _ in range(2)]
     for child in waiting:
         until(lambda child=child: runs.states(child).get("before") == "blocked")
