@@ -92,7 +92,7 @@ def _new_run(pipeline: Pipeline, config: str, overrides: Sequence[str]) -> Run:
     settings = {step.name: step.config.model_dump(mode="json") for step in pipeline.steps()}
     started = datetime.now(UTC)
     return Run(
-        id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
         pipeline=pipeline.name,
         config=config,
         overrides=list(overrides),
