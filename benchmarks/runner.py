@@ -31,7 +31,7 @@ PEERS = Path(__file__).resolve().parent / "peers"
 sys.path.insert(0, str(ROOT))
 
 from lineage.digest import file_digest  # noqa: E402  after the path, so that no install is needed
-from lineage.known import AT_REST_NS, Known  # noqa: E402
+from lineage.known import AT_REST_NS, Known  # noqa: E402  likewise
 
 STEPS = 10
 LIMIT_S = 180
