@@ -79,11 +79,11 @@ class _Noted(GenerateJsonSchema):
 
 def _settings(kind: str) -> type[BaseModel]:
     if kind == "kubeflow":
-        from pipelines.backends.kubeflow import KubeflowSettings
+        from pipelines.backends.kubeflow.settings import KubeflowSettings
 
         return KubeflowSettings
     if kind == "sagemaker":
-        from pipelines.backends.sagemaker import SageMakerSettings
+        from pipelines.backends.sagemaker.settings import SageMakerSettings
 
         return SageMakerSettings
     from pipelines.config import LifecycleConfig

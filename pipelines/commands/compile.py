@@ -35,11 +35,13 @@ def compile(
     pipeline = (drift_watch if nightly else model_lifecycle)(settings)
     where = environment or Path(f"configs/environments/{engine}.yaml")
     if engine == "kubeflow":
-        from pipelines.backends import kubeflow
+        from pipelines.backends.kubeflow import lowering as kubeflow
+        from pipelines.backends.kubeflow.settings import KubeflowSettings
 
-        kubeflow.compile_to(pipeline, read_settings(where, kubeflow.KubeflowSettings), output)
+        kubeflow.compile_to(pipeline, read_settings(where, KubeflowSettings), output)
     else:
-        from pipelines.backends import sagemaker
+        from pipelines.backends.sagemaker import lowering as sagemaker
+        from pipelines.backends.sagemaker.settings import SageMakerSettings
 
-        sagemaker.compile_to(pipeline, read_settings(where, sagemaker.SageMakerSettings), output)
+        sagemaker.compile_to(pipeline, read_settings(where, SageMakerSettings), output)
     click.echo(f"{output}: {pipeline.name} compiled for {engine}")

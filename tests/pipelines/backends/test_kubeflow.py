@@ -10,7 +10,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from small_lifecycle import IMAGE, Knobs, approve, evaluate, small_lifecycle, take_in
 
 from lineage.errors import BadInput
-from pipelines.backends.kubeflow import KubeflowSettings, compile_to
+from pipelines.backends.kubeflow.lowering import compile_to
+from pipelines.backends.kubeflow.settings import KubeflowSettings
 from pipelines.graph import Fail, GraphError, Pipeline, Source, Step, When
 from pipelines.settings import read_settings
 

@@ -13,8 +13,9 @@ from small_lifecycle import IMAGE, Decision, Knobs, approve, evaluate, small_lif
 
 from components.contract import Input, Output, component
 from lineage.errors import BadInput
-from pipelines.backends import sagemaker
-from pipelines.backends.sagemaker import Instance, SageMakerSettings, compile_to
+from pipelines.backends.sagemaker import lowering
+from pipelines.backends.sagemaker.lowering import compile_to
+from pipelines.backends.sagemaker.settings import Instance, SageMakerSettings
 from pipelines.graph import Fail, GraphError, Pipeline, Source, Step, When
 from pipelines.settings import read_settings
 
@@ -337,9 +338,9 @@ def test_the_sdk_checks_its_own_config_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks = []
-    check = sagemaker.SageMakerConfig.validate_sagemaker_config
+    check = lowering.SageMakerConfig.validate_sagemaker_config
     counting = staticmethod(lambda config=None: checks.append(check(config)))
-    monkeypatch.setattr(sagemaker.SageMakerConfig, "validate_sagemaker_config", counting)
+    monkeypatch.setattr(lowering.SageMakerConfig, "validate_sagemaker_config", counting)
     compiled(tmp_path)
     assert len(checks) == 1
 
@@ -354,7 +355,8 @@ def refuse(*_): raise AssertionError("a connection was tried")
 socket.socket.connect = socket.getaddrinfo = refuse
 before = dict(os.environ)
 from small_lifecycle import small_lifecycle
-from pipelines.backends.sagemaker import SageMakerSettings, compile_to
+from pipelines.backends.sagemaker.lowering import compile_to
+from pipelines.backends.sagemaker.settings import SageMakerSettings
 settings = SageMakerSettings.model_validate_json(sys.argv[1])
 compile_to(small_lifecycle(), settings, Path(sys.argv[2]))
 assert dict(os.environ) == before

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl, kubernetes
-from pydantic import BaseModel, ConfigDict
-
 from lineage.errors import BadInput
 from pipelines.backends.cluster import (
     launch_values,
@@ -16,33 +14,11 @@ from pipelines.backends.cluster import (
     require_server,
     waits,
 )
+from pipelines.backends.kubeflow.settings import KubeflowSettings
 from pipelines.graph import Fail, GraphError, Node, Pipeline, Source, Step, When
 
 HOME = "/lightbox"  # the workspace inside a container
 SCHEMES = ("s3", "gs", "minio")  # what KFP's importer can fetch
-
-
-class KubeflowSettings(BaseModel):
-    """Where it runs, as opposed to what it computes; from configs/environments/kubeflow.yaml.
-
-    Args:
-        image: Holds this project; pinned by digest.
-        tracking_uri: The MLflow server that every step can reach.
-        workspace_claim: A volume shared by all steps, for what outlives a run: the audit log,
-            split assignments, openings of the test split.
-        sources: URIs of sources; one that is missing here must be given at launch.
-        secrets: For each workspace secret, the Kubernetes Secret that holds it under that key.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    image: str
-    tracking_uri: str
-    workspace_claim: str
-    sources: dict[str, str] = {}
-    secrets: dict[str, str] = {}
-    gpu_resource: str = "nvidia.com/gpu"
-    gpu_node_selector: dict[str, str] = {}
 
 
 def compile_to(pipeline: Pipeline, settings: KubeflowSettings, path: Path) -> None:

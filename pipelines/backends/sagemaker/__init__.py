@@ -1,0 +1,1 @@
+"""SageMaker Pipelines: settings and lowering."""
