@@ -35,6 +35,7 @@ class Component:
     resources: Resources
     retries: int
     secrets: tuple[str, ...]
+    state: tuple[str, ...]
     receipt: Callable[..., bool] | None
     trains: str | None
     registers: str | None
@@ -46,6 +47,12 @@ class Component:
         """True for a step whose point is what it does to the outside world."""
         return self.receipt is not None
 
+    @property
+    def entry(self) -> str:
+        """What `python -m components` calls it: its file there, or MODULE:NAME elsewhere."""
+        package, _, file = self.module.partition(".")
+        return file if package == "components" else f"{self.module}:{self.name}"
+
     def __call__(self, config: BaseModel, **directories: Path) -> Any:
         """Run it, right here. Tests and the local backend call components this way."""
         return self.function(config, **directories)
@@ -56,6 +63,7 @@ def component(
     resources: Resources = Resources(),
     retries: int = 0,
     secrets: tuple[str, ...] = (),
+    state: tuple[str, ...] = (),
     receipt: Callable[..., bool] | None = None,
     trains: str | None = None,
     registers: str | None = None,
@@ -68,6 +76,8 @@ def component(
         resources: What one run needs; each backend maps it to pods or instance types.
         retries: How often a failed run may be tried again.
         secrets: Workspace secrets it reads; their fingerprints are part of its cache key.
+        state: Files of the workspace that it reads and adds to, as glob patterns; a cluster, whose
+            jobs start with an empty disk, keeps them between runs.
         receipt: Only for effects. Called with the outputs of an earlier run; True if what
             that run did to the outside world still stands, so that doing it again is needless.
             Must be quick: no heavy imports.
@@ -103,6 +113,7 @@ def component(
             resources=resources,
             retries=retries,
             secrets=secrets,
+            state=state,
             receipt=receipt,
             trains=trains,
             registers=registers,

@@ -37,6 +37,7 @@ def still_released(release: Path) -> bool:
     resources=Resources(memory_gib=4, timeout_minutes=30),
     secrets=("endpoint.token",),
     receipt=still_released,
+    state=("audit.db",),
 )
 def deploy_canary(
     config: DeploymentConfig, approval: Input, snapshot: Input, splits: Input, release: Output

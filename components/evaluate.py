@@ -20,7 +20,10 @@ class Evaluated(NamedTuple):
     patients: int
 
 
-@component(resources=Resources(cpu=2, memory_gib=8, timeout_minutes=120))
+@component(
+    resources=Resources(cpu=2, memory_gib=8, timeout_minutes=120),
+    state=("ledgers/test_openings/*",),
+)
 def evaluate(
     config: EvaluationConfig,
     model: Input,

@@ -26,7 +26,7 @@ def still_approved(approval: Path) -> bool:
     return told == (made["approved"], made["actor"], made["at"])
 
 
-@component(receipt=still_approved)
+@component(receipt=still_approved, state=("audit.db",))
 def promote(config: PromotionConfig, version: Input, verdict: Input, approval: Output) -> Promoted:
     """Write down whether, by whom and why the version may serve.
 

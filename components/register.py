@@ -22,7 +22,7 @@ def still_registered(version: Path) -> bool:
     return all(tags.get(key) == made[key] for key in ("model_digest", "verdict_digest"))
 
 
-@component(receipt=still_registered, registers="model")
+@component(receipt=still_registered, registers="model", state=("audit.db",))
 def register(
     config: RegistrationConfig,
     model: Input,

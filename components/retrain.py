@@ -33,7 +33,12 @@ def still_requested(request: Path) -> bool:
     return facts["status"] == REQUESTED and standing.exists()
 
 
-@component(secrets=("pseudonym.key",), receipt=still_requested, identities=True)
+@component(
+    secrets=("pseudonym.key",),
+    state=("requests/*.json",),
+    receipt=still_requested,
+    identities=True,
+)
 def retrain(
     config: RetrainingConfig, report: Input, snapshot: Input, labels: Input, request: Output
 ) -> Retraining:

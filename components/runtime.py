@@ -2,20 +2,34 @@
 
 import argparse
 import json
+import logging
+import os
+import shutil
+import sys
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from components import step_log
 from components.contract import Component
+from components.shared_state import shared_state
 from lineage.code import code_digest, environment
 from lineage.digest import tree_digest
+from lineage.errors import BadInput, StepFailed
 from lineage.record import leave_record
+from lineage.workspace import secret_variable, workspace
 
 Directories = dict[str, Path]
+T = TypeVar("T")
+
+SAGEMAKER, KUBERNETES = Path("/opt/ml/output"), Path("/dev/termination-log")
+
+log = logging.getLogger(__name__)
 
 
 def execute(
@@ -50,39 +64,118 @@ def execute(
 
 
 def main(component: Component, argv: Sequence[str] | None = None) -> None:
-    """`python -m components.<name> --config … --input a=… --output b=… --value c=…`"""
-    parser = argparse.ArgumentParser(prog=f"python -m components.{component.name}")
+    """`python -m components NAME --config … --input a=… --output b=… --value c=…`
+
+    What the step says goes to standard error, without the text of libraries where it reads
+    identities. Ends the process with the exit code of a failed step (1) or of bad input (2).
+    """
+    args = _arguments(component, argv)
+    outputs = dict(args.output)
+    try:
+        with step_log.captured(None, identities=component.identities):
+            _read_secrets(component)
+            home = workspace().home
+            minutes = component.resources.timeout_minutes
+            with shared_state(component.state, home, minutes):
+                inputs = {name: _unpacked(path) for name, path in args.input}
+                config = _config(component, args.config)
+                values, _ = tried(
+                    component, lambda: execute(component, config, inputs, _emptied(outputs))
+                )
+            # Only what is whole is told: an engine takes a value for the end of its step.
+            for name, path in args.value:
+                _write(path, _as_text(values[name]))
+            if args.values_json:
+                _write(args.values_json, json.dumps(values))
+            if args.executor_input:
+                from components.kubeflow_pages import leave_pages
+
+                leave_pages(args.executor_input, outputs, values)
+    except Exception as error:  # the log has said what it is
+        ours = isinstance(error, (BadInput, StepFailed))
+        _tell_engine(str(error) if ours else f"{component.name} ended with {type(error).__name__}")
+        sys.exit(2 if isinstance(error, BadInput) else 1)
+
+
+def tried(component: Component, attempt: Callable[[], T]) -> T:
+    """Execute, and again as often as the component allows; a "no" is not tried again."""
+    for _ in range(component.retries):
+        try:
+            return attempt()
+        except (BadInput, StepFailed):
+            raise
+        except Exception as error:  # its text may quote data
+            log.warning("%s ended with %s; trying again", component.name, type(error).__name__)
+    return attempt()
+
+
+def _emptied(outputs: Directories) -> Directories:
+    """What an attempt that broke off has left is no part of the next one's result."""
+    for folder in outputs.values():
+        for path in folder.iterdir() if folder.is_dir() else ():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return outputs
+
+
+def _tell_engine(sentence: str) -> None:
+    """Leave the reason where SageMaker and Kubernetes look for it, to show it in their pages."""
+    told = [SAGEMAKER / "message"] if SAGEMAKER.is_dir() else []
+    told += [KUBERNETES] if KUBERNETES.is_file() else []
+    for place in told:
+        with suppress(OSError):  # the log has it as well
+            place.write_text(sentence[:1024])
+
+
+def _arguments(component: Component, argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m components {component.entry}")
     parser.add_argument("--config", required=True, help="JSON text, or the path of a JSON file")
     for flag in ("--input", "--output", "--value"):
         parser.add_argument(
             flag, action="append", default=[], type=_named_path, metavar="NAME=PATH"
         )
     parser.add_argument("--values-json", type=Path, help="write all values to one file as well")
+    parser.add_argument("--executor-input", help="Kubeflow's, to leave what its pages draw")
     args = parser.parse_args(argv)
-
-    inputs, outputs, values_to = dict(args.input), dict(args.output), dict(args.value)
     for flag, given, known in (
-        ("--input", inputs, component.inputs),
-        ("--output", outputs, component.outputs),
+        ("--input", args.input, component.inputs),
+        ("--output", args.output, component.outputs),
     ):
-        if given.keys() != set(known):
+        if dict(given).keys() != set(known):
             parser.error(f"{component.name} wants {flag} for each of {list(known)}")
-    if unknown := values_to.keys() - component.values.keys():
+    if unknown := dict(args.value).keys() - component.values.keys():
         parser.error(f"{component.name} reports {list(component.values)}, not {sorted(unknown)}")
-    text = args.config if args.config.startswith("{") else Path(args.config).read_text()
+    return args
+
+
+def _config(component: Component, given: str) -> BaseModel:
+    text = given if given.startswith("{") else Path(given).read_text()
     try:
-        config = component.config_type.model_validate_json(text)
+        return component.config_type.model_validate_json(text)
     except ValidationError as error:
         places = [".".join(map(str, e["loc"])) + ": " + e["msg"] for e in error.errors()]
-        parser.error(f"--config: {'; '.join(places)}")
+        raise BadInput(f"--config: {'; '.join(places)}") from error
 
-    unpacked = {name: _unpacked(path) for name, path in inputs.items()}
-    values, _ = execute(component, config, unpacked, outputs)
-    for name, path in values_to.items():
-        # One value, one file: a text is written as it is, or an engine would show its quotes.
-        _write(path, values[name] if isinstance(values[name], str) else json.dumps(values[name]))
-    if args.values_json:
-        _write(args.values_json, json.dumps(values))
+
+def _read_secrets(component: Component) -> None:
+    """A job on SageMaker is told where a secret lies, never the secret."""
+    for name in component.secrets:
+        variable = secret_variable(name)
+        if not os.environ.get(variable, "").startswith("arn:"):
+            continue
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            found = boto3.client("secretsmanager").get_secret_value(SecretId=os.environ[variable])
+            os.environ[variable] = found["SecretString"].strip()
+        except (BotoCoreError, ClientError, KeyError) as error:
+            what = type(error).__name__
+            raise StepFailed(f"the secret that {variable} names cannot be read ({what})") from error
+
+
+def _as_text(value: Any) -> str:
+    """One value, one file: a text is written as it is, or an engine would show its quotes."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _unpacked(path: Path) -> Path:

@@ -6,7 +6,7 @@ from imaging.config import SplittingConfig
 from lineage.workspace import workspace
 
 
-@component(secrets=("split.key",))
+@component(secrets=("split.key",), state=("ledgers/splits-*.jsonl",))
 def split(config: SplittingConfig, snapshot: Input, accepted: Input, splits: Output) -> None:
     """Part by patient; nobody is ever on two sides, nor moves as data grows.
 

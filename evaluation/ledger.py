@@ -1,36 +1,38 @@
 """Who opened the sealed test split, and how often: a set that is looked at again and again is
-no longer a test. The ledger only grows."""
+no longer a test. The ledger only grows: one file for each opening, so that jobs which share no disk
+can add to it side by side."""
 
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
+from lineage.files import write_json
 from lineage.workspace import workspace
 
-_NAME = "test_openings.jsonl"
+_FOLDER = "test_openings"
+_FORMER = "test_openings.jsonl"  # one line each, until there was more than one machine
 
 
 def record_opening(test_set_digest: str, model_digest: str, champion_digest: str | None) -> None:
     """Write down one opening. Called before a label is compared with a score, so that a run which
     breaks off afterwards counts as well."""
-    path = workspace().ledgers / _NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(
+    now = datetime.now(UTC)
+    write_json(
+        workspace().ledgers / _FOLDER / f"{now:%Y%m%dT%H%M%S%f}-{uuid4().hex[:8]}.json",
         {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "at": now.isoformat(timespec="seconds"),
             "model_digest": model_digest,
             "champion_digest": champion_digest,
             "test_set_digest": test_set_digest,
-        }
+        },
     )
-    with path.open("ab", buffering=0) as file:
-        file.write(f"{line}\n".encode())  # one write in append mode: runs side by side do not mix
 
 
 def openings(test_set_digest: str) -> list[dict[str, Any]]:
     """Every opening of one test set in this workspace, oldest first; their number is the count."""
-    path = workspace().ledgers / _NAME
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [
-        entry for line in lines if (entry := json.loads(line))["test_set_digest"] == test_set_digest
-    ]
+    former, folder = workspace().ledgers / _FORMER, workspace().ledgers / _FOLDER
+    texts = former.read_text().splitlines() if former.exists() else []
+    texts += [path.read_text() for path in sorted(folder.glob("*.json"))]
+    entries: list[dict[str, Any]] = [json.loads(text) for text in texts]
+    return [entry for entry in entries if entry["test_set_digest"] == test_set_digest]

@@ -67,7 +67,7 @@ class Workspace:
             BadInput: That variable holds something else. Making a new key instead would give
                 every patient another pseudonym without a word.
         """
-        variable = _variable(name)
+        variable = secret_variable(name)
         if given := os.environ.get(variable):
             if not re.fullmatch(r"[0-9a-f]{64}", given):
                 raise BadInput(f"{variable}: expected the secret itself, as 64 hex digits")
@@ -91,14 +91,15 @@ class Workspace:
 
     def has_secret(self, name: str) -> bool:
         """Whether it exists already; `secret` would make it."""
-        return _variable(name) in os.environ or (self.home / "secrets" / name).exists()
+        return secret_variable(name) in os.environ or (self.home / "secrets" / name).exists()
 
     def fingerprint(self, name: str) -> str:
         """Tell two keys apart without telling anything of either."""
         return keyed_digest(self.secret(name), "fingerprint", name)[:16]
 
 
-def _variable(secret: str) -> str:
+def secret_variable(secret: str) -> str:
+    """The environment variable in which a cluster gives a workspace secret."""
     return f"LIGHTBOX_SECRET_{secret.replace('.', '_').upper()}"
 
 

@@ -84,7 +84,7 @@ def unwritable(error: Exception) -> str | None:
 def _quieten() -> None:
     """Third-party telemetry off, and their warnings out of the user's sight.
 
-    What they say inside a step goes to its log all the same; see `pipelines.step_log`.
+    What they say inside a step goes to its log all the same; see `components.step_log`.
     """
     from lineage import telemetry
 

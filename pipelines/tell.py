@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from components.progress import duration, listening, now_and_then
-from pipelines.step_log import is_descriptor
+from components.step_log import is_descriptor
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -47,6 +47,7 @@ from serving.predictor import Predictor
 from serving.target import Tag
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI, Request
 
 MAX_BODY_BYTES = 128 * 2**20  # a mammogram has 64 MiB
@@ -100,9 +101,9 @@ class Reply:
 class Service:
     """The variants, their shares and counts; knows nothing of HTTP. Safe to use from threads."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, capture: Callable[[Record], None] | None = None) -> None:
         self._saved = folder / "state.json"
-        self._capture = Capture(folder / "captured")
+        self._capture = capture or Capture(folder / "captured").write
         self._changing = threading.Lock()
         self._table: tuple[Loaded, ...] = ()  # replaced whole, so that a reader needs no lock
         self._counting = threading.Lock()
@@ -210,7 +211,7 @@ class Service:
             requests, errors = self._counts.get(variant.name, (0, 0))
             self._counts[variant.name] = (requests + 1, errors + (error is not None))
         try:
-            self._capture.write(
+            self._capture(
                 Record(
                     identity,
                     variant.name,
@@ -269,7 +270,7 @@ def _read(data: bytes, media_type: str) -> tuple[np.ndarray, dict[str, Any]]:
     return image, {**acquisition(dataset), "rows": image.shape[0], "columns": image.shape[1]}
 
 
-def _guard_decoders() -> None:
+def guard_decoders() -> None:
     """Keep out what one image could end the server with, and what could quote an image in the log.
 
     GDCM aborts its process on a few files. Without it JPEG Lossless (process 14) is refused here as
@@ -295,8 +296,11 @@ def write_atomically(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def create_app(service: Service, stop: Callable[[], None]) -> "FastAPI":
-    """Translate HTTP to `service`; who may ask at all is `Door`'s business."""
+def create_app(service: Service, stop: Callable[[], None] | None) -> "FastAPI":
+    """Translate HTTP to `service`; who may ask at all is `Door`'s business.
+
+    Without `stop`, `/ping` and `/invocations` are all there is: nobody manages this one by HTTP.
+    """
     from anyio import CapacityLimiter, to_thread
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import JSONResponse
@@ -333,6 +337,9 @@ def create_app(service: Service, stop: Callable[[], None]) -> "FastAPI":
             "X-Variant": reply.variant.name,
         }
         return JSONResponse(reply.body, reply.status, headers)
+
+    if stop is None:
+        return app
 
     @app.get("/state")
     async def state() -> dict[str, Any]:
@@ -410,18 +417,21 @@ async def _body(request: "Request", most: int = MAX_BODY_BYTES) -> bytes:
 
 
 class Door:
-    """Lets `/ping` and bearers of the token in, and keeps what goes wrong inside out of the log."""
+    """Lets `/ping` and bearers of the token in, and keeps what goes wrong inside out of the log.
 
-    def __init__(self, app: Any, token: str) -> None:
+    Without a token everybody comes in: only where a platform has asked who it is before.
+    """
+
+    def __init__(self, app: Any, token: str | None) -> None:
         self._app = app
-        self._expected = f"Bearer {token}".encode()
+        self._expected = None if token is None else f"Bearer {token}".encode()
         self.last_used = time.monotonic()
 
     async def __call__(
         self, scope: dict[str, Any], receive: Any, send: Callable[[Any], Awaitable[None]]
     ) -> None:
         """ASGI."""
-        if scope["type"] == "http" and scope["path"] != "/ping":
+        if self._expected is not None and scope["type"] == "http" and scope["path"] != "/ping":
             given = dict(scope["headers"]).get(b"authorization", b"")
             if not hmac.compare_digest(given, self._expected):
                 await send(
@@ -440,10 +450,34 @@ class Door:
             log.error("a request ended with %s", type(error).__name__)
 
 
-def serve(home: Path, model: str, idle_minutes: float) -> None:
-    """Serve until stopped or idle. Another server of the same model ends this one at once."""
+def http_server(door: Door) -> "uvicorn.Server":
+    """The server around it, which is the same wherever it serves."""
     import uvicorn
 
+    return uvicorn.Server(
+        uvicorn.Config(
+            door,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=64,
+            timeout_graceful_shutdown=10,
+            timeout_keep_alive=75,  # longer than a client keeps a connection: it closes first
+            lifespan="off",
+        )
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 is any that is free."""
+    # Named as TCP, or asyncio does not turn Nagle's algorithm off and each answer waits 40 ms.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.bind((host, port))
+    return bound
+
+
+def serve(home: Path, model: str, idle_minutes: float) -> None:
+    """Serve until stopped or idle. Another server of the same model ends this one at once."""
     place = Workspace(home.absolute())
     folder = place.endpoint(model)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -458,21 +492,8 @@ def serve(home: Path, model: str, idle_minutes: float) -> None:
     door = Door(
         create_app(service, lambda: setattr(server, "should_exit", True)), place.secret(TOKEN).hex()
     )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            door,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            limit_concurrency=64,
-            timeout_graceful_shutdown=10,
-            timeout_keep_alive=75,  # longer than a client keeps a connection: it closes first
-            lifespan="off",
-        )
-    )
-    # Named as TCP, or asyncio does not turn Nagle's algorithm off and each answer waits 40 ms.
-    port = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    port.bind(("127.0.0.1", 0))
+    server = http_server(door)
+    port = listen("127.0.0.1", 0)
     asyncio.run(_run(server, port, door, folder / "endpoint.json", idle_minutes * 60))
     lock.close()
 
@@ -502,7 +523,7 @@ def main() -> None:
     parser.add_argument("--idle-minutes", type=float, default=30.0)
     args = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
-    _guard_decoders()
+    guard_decoders()
     serve(args.home, args.model, args.idle_minutes)
 
 

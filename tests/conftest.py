@@ -1,6 +1,8 @@
 """Shared by all tests: a workspace of their own, and the shared real data where it is at hand."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,35 @@ def real_data() -> Path:
             pytest.fail(f"LIGHTBOX_TEST_DATA: {path} does not exist, and CI must not skip")
         pytest.skip("LIGHTBOX_TEST_DATA is not at hand")
     return path
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """AWS's services as moto plays them, on loopback; its address."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def aws(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty AWS account that boto3 speaks to by real HTTP; the server's address."""
+    import boto3
+    import httpx
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": moto_server,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    httpx.post(f"{moto_server}/moto-api/reset").raise_for_status()
+    boto3.DEFAULT_SESSION = None  # it would remember another test's settings
+    return moto_server

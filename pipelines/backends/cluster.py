@@ -8,9 +8,12 @@ from pipelines.graph import Fail, GraphError, Node, Pipeline, Port, Step, When
 
 
 def require_pinned(**images: str) -> None:
-    """Refuse an image named by a tag: engines cache by name, so pushing it anew is a stale hit."""
+    """Refuse an image named by a tag: engines cache by name, so pushing it anew is a stale hit.
+
+    An image's id is as good as a digest where nothing is pulled: the SDKs' local runners.
+    """
     for key, image in images.items():
-        if not re.fullmatch(r"[^@\s]+@sha256:[0-9a-f]{64}", image):
+        if not re.fullmatch(r"([^@\s]+@)?sha256:[0-9a-f]{64}", image):
             raise BadInput(f"{key}: {image} may change; pin it as NAME@sha256:<64 hex digits>")
 
 

@@ -1,29 +1,28 @@
 """Run a pipeline here, in this process, one step after another, reusing finished work."""
 
 import errno
-import logging
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.runtime import execute
+from components import step_log
+from components.runtime import execute, tried
 from lineage import code
 from lineage.digest import digest
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
-from pipelines import step_log
 from pipelines.backends import keys
 from pipelines.backends.store import Made, Store
 from pipelines.graph import Fail, Node, Pipeline, Port, Source, Step, When
 from pipelines.runs import BAD_INPUT, FAILED, INTERRUPTED, Run, RunFolder, StepState, now
 from pipelines.show import as_data
 
-log = logging.getLogger(__name__)
 Resolve = Callable[[Source], Path]
 Tell = Callable[[Run, StepState], None]  # called when a step is blocked, starts, and ends
 
@@ -158,7 +157,7 @@ class _Walk:
                 state.why = why_again(self.store, step, parts)
             if made is None:
                 self._check_once(state)
-                made = self._tried(step, parts, inputs, contents)
+                made = tried(step.component, partial(self._execute, step, parts, inputs, contents))
         state.values, state.outputs, state.made_by = made.values, made.outputs, made.run
         state.made_seconds, state.seconds = made.seconds, state.elapsed()
         if changed or last is None:
@@ -212,19 +211,6 @@ class _Walk:
                 "the same command again makes it anew"
             )
         return content
-
-    def _tried(
-        self, step: Step, parts: keys.Parts, inputs: dict[str, Path], contents: dict[str, str]
-    ) -> Made:
-        """Execute, and again as often as the component allows; a "no" is not tried again."""
-        for _ in range(step.component.retries):
-            try:
-                return self._execute(step, parts, inputs, contents)
-            except (BadInput, StepFailed):
-                raise
-            except Exception as error:  # its text may quote data
-                log.warning("%s ended with %s; trying again", step.name, type(error).__name__)
-        return self._execute(step, parts, inputs, contents)
 
     def _execute(
         self, step: Step, parts: keys.Parts, inputs: dict[str, Path], contents: dict[str, str]

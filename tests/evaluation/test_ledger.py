@@ -1,3 +1,4 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 from evaluation.ledger import openings, record_opening
@@ -15,10 +16,18 @@ def test_every_opening_counts_and_nothing_is_lost(home):
         "champion_digest",
         "test_set_digest",
     }
-    path = home.ledgers / "test_openings.jsonl"
-    before = path.read_bytes()
+    before = {path: path.read_bytes() for path in home.ledgers.rglob("*.json")}
     record_opening("set", "model", None)
-    assert path.read_bytes().startswith(before)
+    assert before.items() < {p: p.read_bytes() for p in home.ledgers.rglob("*.json")}.items()
+
+
+def test_openings_from_before_there_was_a_file_for_each_still_count(home):
+    line = {"at": "2026-01-01T00:00:00+00:00", "model_digest": "m", "champion_digest": None}
+    home.ledgers.mkdir(parents=True)
+    lines = [json.dumps(line | {"test_set_digest": name}) for name in ("set", "other")]
+    (home.ledgers / "test_openings.jsonl").write_text("\n".join(lines) + "\n")
+    record_opening("set", "newer", None)
+    assert [entry["model_digest"] for entry in openings("set")] == ["m", "newer"]
 
 
 def test_runs_side_by_side_do_not_mix(home):

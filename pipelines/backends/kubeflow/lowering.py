@@ -1,11 +1,18 @@
 """Lower a pipeline to Kubeflow Pipelines: one container task per step, dsl.If per branch."""
 
+import re
 from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
+import yaml
+from google.protobuf import json_format
 from kfp import compiler, dsl, kubernetes
+from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from components.kubeflow_pages import PAGES
 from lineage.errors import BadInput
 from pipelines.backends.cluster import (
     launch_values,
@@ -19,6 +26,9 @@ from pipelines.graph import Fail, GraphError, Node, Pipeline, Source, Step, When
 
 HOME = "/lightbox"  # the workspace inside a container
 SCHEMES = ("s3", "gs", "minio")  # what KFP's importer can fetch
+DRAWN = {"numbers": dsl.Metrics, "roc": dsl.ClassificationMetrics, "page": dsl.HTML}
+LAST = "record_the_ending"
+TAKEN = {"importer", LAST.replace("_", "-")}  # names of tasks that KFP or we give
 
 
 def compile_to(pipeline: Pipeline, settings: KubeflowSettings, path: Path) -> None:
@@ -28,13 +38,39 @@ def compile_to(pipeline: Pipeline, settings: KubeflowSettings, path: Path) -> No
         BadInput: The settings lack something, or hold what a cluster cannot use.
         GraphError: The pipeline asks for what KFP cannot do.
     """
-    compiler.Compiler().compile(lower(pipeline, settings), str(path))
+    lowered = lower(pipeline, settings)
+    draft = path.with_name(f".{path.name}.yaml")  # KFP writes to names that end so, and only there
+    try:
+        compiler.Compiler().compile(lowered, str(draft))
+        check(draft.read_text())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def check(package: str) -> None:
+    """Read a package as the KFP API would, which knows every field and takes no other.
+
+    Raises:
+        BadInput: It holds something else.
+    """
+    try:
+        spec, platform = yaml.load_all(package, yaml.CSafeLoader)  # noqa: S506  a safe loader
+        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
+        json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+        pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        for pod in pods.values():
+            json_format.ParseDict(pod, KubernetesExecutorConfig())
+    except json_format.ParseError as error:
+        raise BadInput(f"KFP's schema does not know this package: {error}") from error
 
 
 def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
     """The pipeline as kfp's own pipeline object."""
     require_pinned(image=settings.image)
     require_server(settings.tracking_uri)
+    _require_names(pipeline)
     launch = launch_values(pipeline, settings.sources, SCHEMES)
     order = waits(pipeline)
 
@@ -46,13 +82,7 @@ def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
 
     def graph(*given: Any) -> None:
         uris = dict(zip((p.name for p in parameters), given, strict=True))
-        # An equal URI is the same artifact again, so that KFP's cache can recognise it.
-        imported = {
-            name: dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset, reimport=False)
-            .set_display_name(name)
-            .output
-            for name, uri in uris.items()
-        }
+        imported: dict[str, Any] = {}
         tasks: dict[Step, Any] = {}
 
         def arguments(step: Step) -> dict[str, Any]:
@@ -72,9 +102,11 @@ def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
                         task = _container(node, settings)(**arguments(node))
                         tasks[node] = _place(task, node, settings)
                     case Fail():
-                        reason = tasks[node.reason.step].outputs[_said(node.reason.name)]
-                        task = _failure(node, settings)(reason=reason)
-                        task.set_caching_options(False)
+                        task = _failure(node, settings)(
+                            reason=tasks[node.reason.step].outputs[_said(node.reason.name)],
+                            run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                        )
+                        _place_small(task, node.outcome, settings)
                     case When():
                         told = tasks[node.condition.step].outputs[_said(node.condition.name)]
                         with dsl.If(told == True, node.condition.name):  # noqa: E712  kfp builds a condition of it
@@ -85,9 +117,30 @@ def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
                         continue
                 task.after(*(tasks[step] for step in order.get(node, [])))
 
-        emit(pipeline.nodes)
+        last = _ending(settings)(
+            run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER
+        )
+        _place_small(last, _words(LAST), settings)
+        with dsl.ExitHandler(last, name=pipeline.name):
+            for name, uri in uris.items():
+                # An equal URI is the same artifact again, so that KFP's cache can recognise it.
+                source = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset, reimport=False)
+                imported[name] = source.set_display_name(name).output
+            emit(pipeline.nodes)
 
-    return dsl.pipeline(_signed(graph, parameters), name=pipeline.name)
+    declared = dsl.pipeline(name=pipeline.name, display_name=_words(pipeline.name))
+    return declared(_signed(graph, parameters))
+
+
+def _require_names(pipeline: Pipeline) -> None:
+    """Refuse names that KFP would change: logs, conditions and the UI could not be told apart."""
+    seen: dict[str, str] = {}
+    for step in pipeline.steps():
+        name = re.sub(r"[^a-z0-9]+", "-", step.name.lower()).strip("-")
+        if name in TAKEN or name in seen:
+            other = f"step {seen[name]!r}" if name in seen else "a task of KFP"
+            raise GraphError(f"step {step.name!r} would be named like {other}; rename it")
+        seen[name] = step.name
 
 
 def _container(step: Step, settings: KubeflowSettings) -> Any:
@@ -98,24 +151,30 @@ def _container(step: Step, settings: KubeflowSettings) -> Any:
         raise GraphError(f"{step.name} reports {strange}; KFP carries bool, int, float and str")
     # KFP's cache key names an artifact without its place, hence the URI as a parameter too.
     uris = [f"{name}_uri" for name, o in step.inputs.items() if isinstance(o, Source)]
+    pages = {f"{o}_{page}": DRAWN[page] for o in contract.outputs for page in PAGES.get(o, ())}
     interface = [
         *(_keyword(name, dsl.Input[dsl.Artifact]) for name in contract.inputs),
         *(_keyword(name, str) for name in uris),
         *(_keyword(name, dsl.Output[_kind(step, name)]) for name in contract.outputs),
+        *(_keyword(name, dsl.Output[kind]) for name, kind in pages.items()),
         *(_keyword(_said(name), dsl.OutputPath(kind)) for name, kind in contract.values.items()),
     ]
+    names = [parameter.name for parameter in interface]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise GraphError(f"{step.name}: KFP has one list of names, where {twice} would stand twice")
 
     def spec(*given: Any) -> dsl.ContainerSpec:
-        at = dict(zip((p.name for p in interface), given, strict=True))
-        args = ["--config", _inert(step.config.model_dump_json())]
+        at = dict(zip(names, given, strict=True))
+        args = [contract.entry, "--config", _inert(step.config.model_dump_json())]
         for name in contract.inputs:
             args += ["--input", f"{name}={at[name].path}"]
         for name in contract.outputs:
             args += ["--output", f"{name}={at[name].path}"]
         for name in contract.values:
             args += ["--value", f"{name}={at[_said(name)]}"]
+        args += ["--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
         return dsl.ContainerSpec(
-            image=settings.image, command=["python", "-m", contract.module], args=args
+            image=settings.image, command=["python", "-m", "components"], args=args
         )
 
     spec.__name__ = step.name
@@ -125,40 +184,105 @@ def _container(step: Step, settings: KubeflowSettings) -> Any:
 
 def _failure(fail: Fail, settings: KubeflowSettings) -> Any:
     """A task that is named by the outcome, prints the reason and exits with the code."""
-    script = f"printf '%s\\n' \"$0\" >&2; exit {fail.exit_code}"
 
-    def spec(reason: Any) -> dsl.ContainerSpec:
-        return dsl.ContainerSpec(image=settings.image, command=["sh", "-c", script], args=[reason])
+    def spec(reason: Any, run: Any) -> dsl.ContainerSpec:
+        told = [f"--outcome={fail.outcome}", f"--reason={reason}", f"--exit-code={fail.exit_code}"]
+        return dsl.ContainerSpec(
+            image=settings.image,
+            command=["python", "-m", "components.kubeflow_ending"],
+            args=["fail", *told, f"--run={run}"],
+        )
 
     spec.__name__ = fail.outcome.replace(" ", "_")
-    return dsl.container_component(_signed(spec, [_keyword("reason", str)]))
+    return dsl.container_component(_signed(spec, [_keyword(n, str) for n in ("reason", "run")]))
+
+
+def _ending(settings: KubeflowSettings) -> Any:
+    """The exit handler's task: KFP gives it the state in which the run ended."""
+
+    def spec(run: Any, name: Any, status: Any) -> dsl.ContainerSpec:
+        return dsl.ContainerSpec(
+            image=settings.image,
+            command=["python", "-m", "components.kubeflow_ending"],
+            args=["end", f"--run={run}", f"--name={name}", f"--status={status}"],
+        )
+
+    spec.__name__ = LAST
+    interface = [
+        *(_keyword(name, str) for name in ("run", "name")),
+        _keyword("status", dsl.PipelineTaskFinalStatus),
+    ]
+    return dsl.container_component(_signed(spec, interface))
 
 
 def _place(task: dsl.PipelineTask, step: Step, settings: KubeflowSettings) -> dsl.PipelineTask:
     """Caching, retries, hardware and secrets: what the step declared, in Kubernetes' words."""
-    need = step.component.resources
-    task.set_caching_options(not step.component.effect)
+    contract, need = step.component, step.component.resources
+    _harden(task, settings)
+    task.set_display_name(_words(step.name))
+    task.set_caching_options(not contract.effect)
     task.set_env_variable("LIGHTBOX_CODE_IDENTITY", settings.image)
-    task.set_env_variable("LIGHTBOX_HOME", HOME)
-    task.set_env_variable("MLFLOW_TRACKING_URI", settings.tracking_uri)
+    if contract.trains or contract.effect:
+        task.set_env_variable("MLFLOW_TRACKING_URI", settings.tracking_uri)
     task.set_cpu_request(str(need.cpu)).set_memory_request(f"{need.memory_gib}Gi")
     task.set_memory_limit(f"{need.memory_gib}Gi")
     kubernetes.set_timeout(task, need.timeout_minutes * 60)
-    if step.component.retries:
-        task.set_retry(step.component.retries, backoff_duration="60s")
+    if contract.retries:
+        task.set_retry(contract.retries, backoff_duration="60s", backoff_factor=2)
+    if need.gpus or contract.trains:
+        # PyTorch's loader workers share batches through /dev/shm; the 64 MiB default starves them.
+        # What lies there counts as the container's memory.
+        kubernetes.empty_dir_mount(
+            task,
+            "shm",
+            "/dev/shm",  # noqa: S108  a mount in the container
+            medium="Memory",
+            size_limit=f"{need.memory_gib * 256}Mi",
+        )
     if need.gpus:
         task.set_accelerator_type(settings.gpu_resource).set_accelerator_limit(need.gpus)
-        # PyTorch's loader workers share batches through /dev/shm; the 64 MiB default starves them.
-        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory")  # noqa: S108  a mount in the container
         for label, value in settings.gpu_node_selector.items():
             kubernetes.add_node_selector(task, label, value)
-    kubernetes.mount_pvc(task, settings.workspace_claim, HOME)
-    holders = sorted(set(mapped_secrets(step, settings.secrets).values()))
-    if len(holders) > 1:
-        raise BadInput(f"secrets: {step.name} needs {holders}, but one folder mounts one Secret")
-    for holder in holders:
-        kubernetes.use_secret_as_volume(task, holder, f"{HOME}/secrets")
+        for toleration in settings.gpu_tolerations:
+            kubernetes.add_toleration(task, **toleration.model_dump())
+    if contract.state or contract.secrets or contract.effect:
+        _mount(task, settings)
+    for name, holder in mapped_secrets(step, settings.secrets).items():
+        secret, _, key = holder.partition("/")
+        variable = f"LIGHTBOX_SECRET_{name.replace('.', '_').upper()}"
+        kubernetes.use_secret_as_env(task, secret, {key or name: variable})
     return task
+
+
+def _place_small(task: dsl.PipelineTask, name: str, settings: KubeflowSettings) -> None:
+    """A task of our own, which only writes a line into the workspace."""
+    _harden(task, settings)
+    task.set_display_name(name)
+    task.set_caching_options(False)
+    task.set_cpu_request("100m").set_memory_request("256Mi").set_memory_limit("512Mi")
+    kubernetes.set_timeout(task, 300)
+    _mount(task, settings)
+
+
+def _mount(task: dsl.PipelineTask, settings: KubeflowSettings) -> None:
+    task.set_env_variable("LIGHTBOX_HOME", HOME)
+    kubernetes.mount_pvc(task, settings.workspace_claim, HOME)
+
+
+def _harden(task: dsl.PipelineTask, settings: KubeflowSettings) -> None:
+    """What KFP lets a task say of Kubernetes' restricted profile; its server adds the rest."""
+    kubernetes.set_security_context(
+        task, run_as_user=settings.run_as_user, run_as_group=0, run_as_non_root=True
+    )
+    kubernetes.set_image_pull_policy(task, "IfNotPresent")  # the digest says what it is
+    if settings.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, settings.image_pull_secrets)
+    for label, value in settings.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in settings.tolerations:
+        kubernetes.add_toleration(task, **toleration.model_dump())
+    for variable, value in settings.environment.items():
+        task.set_env_variable(variable, value)
 
 
 def _inert(text: str) -> str:
@@ -169,6 +293,11 @@ def _inert(text: str) -> str:
 def _said(value: str) -> str:
     """KFP has one list of names for a task's directories and values; our components have two."""
     return f"{value}_value"
+
+
+def _words(name: str) -> str:
+    """What the pages show of a name."""
+    return re.sub(r"[_-]+", " ", name)
 
 
 def _kind(step: Step, output: str) -> Any:

@@ -1,6 +1,30 @@
 """Where a pipeline runs on Kubeflow, as opposed to what it computes."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+OURS = ("LIGHTBOX_HOME", "LIGHTBOX_CODE_IDENTITY", "MLFLOW_TRACKING_URI")
+
+
+class Toleration(BaseModel):
+    """Lets pods onto nodes that a taint keeps others away from; see Kubernetes' own pages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
+
+
+def _free(variables: dict[str, str]) -> dict[str, str]:
+    for name in variables:
+        if name in OURS:
+            raise ValueError(f"{name} is set by the pipeline itself; remove it")
+        if name.startswith("LIGHTBOX_SECRET_"):
+            raise ValueError(f"{name} would stand in the package for all to read; use secrets:")
+    return variables
 
 
 class KubeflowSettings(BaseModel):
@@ -8,11 +32,20 @@ class KubeflowSettings(BaseModel):
 
     Args:
         image: Holds this project; pinned by digest.
-        tracking_uri: The MLflow server that every step can reach.
-        workspace_claim: A volume shared by all steps, for what outlives a run: the audit log,
-            split assignments, openings of the test split.
+        tracking_uri: The MLflow server, for the steps that train, register or change a release.
+        workspace_claim: A volume shared by the steps that leave something for later runs: the audit
+            log, split assignments, openings of the test split, how each run ended.
+        run_as_user: The user id of every container, not root; it must own the workspace volume.
         sources: URIs of sources; one that is missing here must be given at launch.
-        secrets: For each workspace secret, the Kubernetes Secret that holds it under that key.
+        secrets: For each workspace secret, the Kubernetes Secret that holds it under that key, or
+            SECRET/KEY where the key has another name.
+        environment: Variables that every step sees besides those of the pipeline; no secrets.
+        image_pull_secrets: Kubernetes Secrets with which the image is fetched.
+        node_selector: Labels of the nodes on which steps run.
+        tolerations: Taints of nodes that steps may run on all the same.
+        gpu_resource: What Kubernetes calls one GPU.
+        gpu_node_selector: Labels that a step with GPUs asks for besides.
+        gpu_tolerations: Taints that a step with GPUs tolerates besides.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -20,7 +53,13 @@ class KubeflowSettings(BaseModel):
     image: str
     tracking_uri: str
     workspace_claim: str
+    run_as_user: Annotated[int, Field(gt=0)] = 10001
     sources: dict[str, str] = {}
     secrets: dict[str, str] = {}
+    environment: Annotated[dict[str, str], AfterValidator(_free)] = {}
+    image_pull_secrets: list[str] = []
+    node_selector: dict[str, str] = {}
+    tolerations: list[Toleration] = []
     gpu_resource: str = "nvidia.com/gpu"
     gpu_node_selector: dict[str, str] = {}
+    gpu_tolerations: list[Toleration] = []

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from components import step_log
 from components.progress import Work, listening
+from components.step_log import captured
 from lineage.errors import BadInput
-from pipelines import step_log
 from pipelines.config import load
 from pipelines.graph import Source
 from pipelines.model_lifecycle import drift_watch, model_lifecycle
-from pipelines.step_log import captured
 
 ROOT = Path(__file__).parents[2]
 NAME = "Mueller^Hans"
@@ -128,7 +128,7 @@ def test_the_frames_of_a_failure_are_told_and_its_message_only_without_identitie
         told = log.read_text()
         assert ("Mueller" in told) is not identities
         assert "KeyError" in told
-        assert "tests/pipelines/test_step_log.py:" in told
+        assert "tests/components/test_step_log.py:" in told
         assert "in failing" in told[told.index("caused by\nValueError") :]
         assert str(ROOT) not in told
         log.unlink()
@@ -201,7 +201,7 @@ def test_every_step_that_reads_what_came_in_from_outside_sees_identities() -> No
 CLOSED = """
 import os, sys
 from pathlib import Path
-from pipelines.step_log import captured
+from components.step_log import captured
 with captured(Path(sys.argv[1]), identities=False):
     print("out")
     os.system("echo child")
@@ -212,7 +212,7 @@ print("after")
 CLOSING = """
 import sys
 from pathlib import Path
-from pipelines.step_log import captured
+from components.step_log import captured
 for _ in range(2):
     with captured(Path(sys.argv[1]), identities=False):
         print("inside", file=sys.stderr)

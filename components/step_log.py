@@ -32,14 +32,14 @@ _in_use = False
 
 
 @contextmanager
-def captured(path: Path, *, identities: bool, why: str = "") -> Iterator[None]:
+def captured(path: Path | None, *, identities: bool, why: str = "") -> Iterator[None]:
     """Send all that is said inside, by Python code, by C code and by children, to a log.
 
     The log is added to, and is there from the start, for those who look meanwhile or after
     a kill.
 
     Args:
-        path: The log.
+        path: The log; None is the standard error of this process, which a cluster keeps.
         identities: The step reads data that may name patients.
         why: Why the step runs, for the log's first line.
 
@@ -49,8 +49,7 @@ def captured(path: Path, *, identities: bool, why: str = "") -> Iterator[None]:
     """
     with _one_at_a_time(), ExitStack() as stack:
         _open_the_closed()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        log = _Log(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666))
+        log = _Log(_opened(path))
         stack.callback(os.close, log.file)
         text = log.file
         if identities:
@@ -72,6 +71,13 @@ def captured(path: Path, *, identities: bool, why: str = "") -> Iterator[None]:
             for (kind, place), count in log.counts.items():
                 log.line(f"{kind} at {place}, {'once' if count == 1 else f'{count} times'}")
             log.line(f"ended after {duration(time.perf_counter() - started)}")
+
+
+def _opened(path: Path | None) -> int:
+    if path is None:
+        return os.dup(2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Start a run on a cluster, follow it, and tell how it ended: the same for every engine."""

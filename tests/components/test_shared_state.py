@@ -1,0 +1,132 @@
+"""The workspace in S3: real HTTP to moto's server through boto3."""
+
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import boto3
+import pytest
+
+from components.shared_state import shared_state
+from lineage.code import ROOT
+from lineage.errors import BadInput, StepFailed
+
+PATTERNS = ("audit.db", "ledgers/splits-*.jsonl")
+
+
+@pytest.fixture
+def s3(aws, monkeypatch: pytest.MonkeyPatch):
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="lightbox")
+    monkeypatch.setenv("LIGHTBOX_STATE", "s3://lightbox/workspace")
+    return client
+
+
+def kept(s3, key: str) -> bytes:
+    return s3.get_object(Bucket="lightbox", Key=f"workspace/{key}")["Body"].read()
+
+
+def names(s3) -> list[str]:
+    found = s3.list_objects_v2(Bucket="lightbox").get("Contents", [])
+    return sorted(item["Key"] for item in found)
+
+
+def test_what_one_job_adds_the_next_one_finds(s3, tmp_path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    with shared_state(PATTERNS, first, 1):
+        (first / "ledgers").mkdir(parents=True)
+        (first / "audit.db").write_bytes(b"one")
+        (first / "ledgers/splits-a.jsonl").write_bytes(b"a")
+        (first / "ledgers/other.txt").write_bytes(b"not named")
+    with shared_state(PATTERNS, second, 1):
+        assert (second / "audit.db").read_bytes() == b"one"
+        assert (second / "ledgers/splits-a.jsonl").read_bytes() == b"a"
+        (second / "audit.db").write_bytes(b"one two")
+    assert kept(s3, "audit.db") == b"one two"
+    assert names(s3) == ["workspace/audit.db", "workspace/ledgers/splits-a.jsonl"]
+
+
+def test_a_step_that_fails_has_written_all_the_same(s3, tmp_path) -> None:
+    with pytest.raises(ZeroDivisionError), shared_state(PATTERNS, tmp_path, 1):
+        (tmp_path / "audit.db").write_bytes(b"refused")
+        raise ZeroDivisionError
+    assert names(s3) == ["workspace/audit.db"]
+
+
+def test_nothing_happens_without_a_place_or_without_patterns(s3, tmp_path, monkeypatch) -> None:
+    with shared_state((), tmp_path, 1):
+        (tmp_path / "audit.db").touch()
+    monkeypatch.delenv("LIGHTBOX_STATE")
+    with shared_state(PATTERNS, tmp_path, 1):
+        pass
+    assert names(s3) == []
+
+
+def test_what_another_wrote_meanwhile_is_never_overwritten(s3, tmp_path) -> None:
+    s3.put_object(Bucket="lightbox", Key="workspace/audit.db", Body=b"1")
+    with pytest.raises(StepFailed, match=r"audit\.db was written by another run"):
+        with shared_state(PATTERNS, tmp_path, 1):
+            s3.put_object(Bucket="lightbox", Key="workspace/audit.db", Body=b"1 theirs")
+            (tmp_path / "audit.db").write_bytes(b"1 mine")
+    assert kept(s3, "audit.db") == b"1 theirs"
+    with pytest.raises(StepFailed, match="another run"), shared_state(PATTERNS, tmp_path / "x", 1):
+        s3.put_object(Bucket="lightbox", Key="workspace/ledgers/splits-b.jsonl", Body=b"theirs")
+        (tmp_path / "x/ledgers").mkdir()
+        (tmp_path / "x/ledgers/splits-b.jsonl").write_bytes(b"mine")
+    assert kept(s3, "ledgers/splits-b.jsonl") == b"theirs"
+
+
+def test_runs_side_by_side_wait_for_each_other(s3, tmp_path) -> None:
+    program = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
+from components.shared_state import shared_state
+home = Path(sys.argv[1])
+with shared_state(("log.txt",), home, 1):
+    path = home / "log.txt"
+    path.write_text((path.read_text() if path.exists() else "") + sys.argv[1] + "\\n")
+"""
+    homes = []
+    for i in range(4):
+        homes.append(tmp_path / str(i))
+        homes[-1].mkdir()
+
+    def start(home) -> int:
+        return subprocess.run([sys.executable, "-c", program, str(home)]).returncode
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(start, homes)) == [0] * 4
+    assert sorted(kept(s3, "log.txt").decode().split()) == sorted(map(str, homes))
+
+
+def test_a_lease_whose_holder_was_killed_runs_out(s3, tmp_path) -> None:
+    def lease(until: datetime) -> None:
+        told = json.dumps({"holder": "gone", "until": until.isoformat()})
+        s3.put_object(Bucket="lightbox", Key="workspace/leases/audit.db", Body=told)
+
+    lease(datetime.now(UTC) - timedelta(seconds=1))
+    with shared_state(("audit.db",), tmp_path, 1):
+        assert names(s3) == ["workspace/leases/audit.db"]
+    assert names(s3) == []
+    lease(datetime.now(UTC) + timedelta(seconds=3))
+    started = time.monotonic()
+    with shared_state(("audit.db",), tmp_path, 1):
+        assert time.monotonic() - started > 2  # it was waited for
+
+
+@pytest.mark.parametrize("place", ["bucket/workspace", "s3://bucket", "gs://bucket/x", "s3:///x"])
+def test_what_is_no_place_in_s3_is_refused(place: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LIGHTBOX_STATE", place)
+    with pytest.raises(BadInput, match="is not s3://BUCKET/PREFIX"):
+        with shared_state(PATTERNS, tmp_path, 1):
+            pass
+
+
+def test_an_unreachable_place_is_one_sentence(s3, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LIGHTBOX_STATE", "s3://no-such-bucket/workspace")
+    with pytest.raises(StepFailed, match=r"cannot be reached \(NoSuchBucket\)"):
+        with shared_state(PATTERNS, tmp_path, 1):
+            pass
