@@ -3,7 +3,8 @@
 #   docker build --target serving .    what answers for a model, and nothing else
 #   docker build --target training .   every step of every pipeline
 #
-# Plain instructions only, no BuildKit, so that any builder takes it.
+# Plain instructions only, no BuildKit, so that any builder takes it; one that knows no better builds
+# every stage above the wanted one, so the small one comes first.
 
 # Give it by digest, python:3.11-slim@sha256:..., wherever the image is to be kept.
 ARG BASE_IMAGE=python:3.11-slim
@@ -15,22 +16,17 @@ FROM ${BASE_IMAGE} AS packages
 ENV UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_FIND_LINKS=/build
 RUN python -m pip install --no-cache-dir uv==0.13.8
 WORKDIR /build
-COPY requirements.lock requirements-serving.lock pyproject.toml wheel[s] ./
 
 FROM packages AS serving-packages
+COPY requirements-serving.lock wheel[s] ./
 RUN python -m venv --without-pip /opt/venv \
     && uv pip install --python /opt/venv/bin/python --requirement requirements-serving.lock
 
-FROM packages AS training-packages
-# What the project needs, at the lock's pins; the lock's tools for developers stay out.
-RUN python -m venv --without-pip /opt/venv \
-    && uv pip install --python /opt/venv/bin/python \
-        --requirement pyproject.toml --constraint requirements.lock
-
 FROM ${BASE_IMAGE} AS base
-# Nothing but /tmp need be writable; USER is for libraries that ask who runs them.
+# Nothing but /tmp need be writable; USER is for libraries that ask who runs them. ONNX Runtime's
+# telemetry is on by default.
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    HOME=/tmp USER=lightbox LIGHTBOX_HOME=/tmp/lightbox
+    HOME=/tmp USER=lightbox LIGHTBOX_HOME=/tmp/lightbox ORT_DISABLE_TELEMETRY=1
 WORKDIR /app
 ENTRYPOINT ["python", "-m", "components"]
 
@@ -56,6 +52,13 @@ LABEL org.opencontainers.image.title="lightbox-serving" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.base.name="${BASE_IMAGE}"
+
+FROM packages AS training-packages
+COPY requirements.lock pyproject.toml wheel[s] ./
+# What the project needs, at the lock's pins; the lock's tools for developers stay out.
+RUN python -m venv --without-pip /opt/venv \
+    && uv pip install --python /opt/venv/bin/python \
+        --requirement pyproject.toml --constraint requirements.lock
 
 FROM base AS training
 COPY --from=training-packages /opt/venv /opt/venv

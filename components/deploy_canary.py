@@ -13,7 +13,7 @@ from lineage.files import write_json
 from lineage.workspace import workspace
 from registry import mlflow_registry as registry
 from serving.config import DeploymentConfig
-from serving.local_endpoint import LocalEndpoint
+from serving.remote_endpoint import endpoint_of
 
 if TYPE_CHECKING:
     from serving.canary import Release, Study
@@ -29,7 +29,7 @@ def still_released(release: Path) -> bool:
     told = json.loads((release / "release.json").read_text())
     if not told["released"] or registry.quick_champion(told["name"]) != told["model_digest"]:
         return False
-    served = LocalEndpoint(workspace(), told["name"]).served()
+    served = endpoint_of(workspace(), told["name"]).served()
     return served == {told["model_digest"]: 1.0}
 
 
@@ -65,14 +65,7 @@ def deploy_canary(
     new, old = _fetched(wanted), _fetched(champion) if champion else None
 
     with progress("canary") as report:
-        target = LocalEndpoint(
-            workspace(),
-            name,
-            config.timeout_s,
-            config.idle_timeout_minutes,
-            config.startup_timeout_s,
-            report,
-        )
+        target = endpoint_of(workspace(), name, config, report)
         if old == new:
             restore(target, new)
             outcome = Outcome("released", "already in service", (), target.state())

@@ -18,6 +18,7 @@ Values = dict[str, Any]
 
 # For an output of this name: which artifacts beside it, named OUTPUT_PAGE, KFP draws.
 PAGES = {"metrics": ("numbers", "roc"), "report": ("page",)}
+FOLDERS = {"s3": "/s3/", "minio": "/minio/", "gs": "/gcs/"}
 
 
 def leave_pages(executor_input: str, outputs: dict[str, Path], values: Values) -> None:
@@ -36,14 +37,14 @@ def leave_pages(executor_input: str, outputs: dict[str, Path], values: Values) -
         if name in outputs:
             metadata = {"digest": read_record(outputs[name]).get("content", "")}
         else:
-            metadata = _DRAWN[page](outputs[output], _path(artifact), values)
+            metadata = _DRAWN[page](outputs[output], local_path(artifact["uri"]), values)
         artifacts[name] = {"artifacts": [artifact | {"metadata": metadata}]}
     write_json(Path(told["outputFile"]), {"artifacts": artifacts})
 
 
-def _path(artifact: dict[str, Any]) -> Path:
-    """Where KFP takes an artifact's bytes from, as its launcher says it."""
-    return Path(re.sub(r"^(gs|minio|s3)://", r"/\1/", artifact["uri"]))
+def local_path(uri: str) -> Path:
+    """Where KFP's launcher takes the bytes of an artifact from, to upload them to that URI."""
+    return Path(re.sub("^(s3|minio|gs)://", lambda scheme: FOLDERS[scheme[1]], uri))
 
 
 def _numbers(folder: Path, target: Path, values: Values) -> Values:
@@ -52,7 +53,7 @@ def _numbers(folder: Path, target: Path, values: Values) -> Values:
     for name, metric in (read_json(folder / "metrics.json") or {}).get("metrics", {}).items():
         told = metric if isinstance(metric, dict) else {"estimate": metric}
         found[name] = told.get("estimate")
-        found |= {f"{name}, {end}": told.get(end) for end in ("low", "high")}
+        found |= {f"{name}_{end}": told.get(end) for end in ("low", "high")}
     return {n: v for n, v in found.items() if isinstance(v, int | float) and isfinite(v)}
 
 

@@ -84,7 +84,7 @@ def main(component: Component, argv: Sequence[str] | None = None) -> None:
                 )
             # Only what is whole is told: an engine takes a value for the end of its step.
             for name, path in args.value:
-                _write(path, _as_text(values[name]))
+                _write(path, as_text(values[name]))
             if args.values_json:
                 _write(args.values_json, json.dumps(values))
             if args.executor_input:
@@ -173,7 +173,7 @@ def _read_secrets(component: Component) -> None:
             raise StepFailed(f"the secret that {variable} names cannot be read ({what})") from error
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """One value, one file: a text is written as it is, or an engine would show its quotes."""
     return value if isinstance(value, str) else json.dumps(value)
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.contract import Input, Output, Resources, component
@@ -31,18 +32,24 @@ class Trained(NamedTuple):
 def train(config: TrainingConfig, snapshot: Input, splits: Input, model: Output) -> Trained:
     """Fit the network of the configuration.
 
-    Reads: the images of the training and validation sides of `splits` from `snapshot`.
-    Writes: `model`, see `training.export.export_model`.
+    Reads: the images of the training and validation sides of `splits` from `snapshot`; from the
+        folder that `LIGHTBOX_CHECKPOINTS` names, else from the workspace, what a killed run of
+        the same training has left.
+    Writes: `model`, see `training.export.export_model`; checkpoints while it trains.
 
     Raises:
         BadInput: The configuration does not fit MONAI, the machine or the images.
         StepFailed: A side lacks images or a class, or training or export go wrong.
+        SystemExit: With code 0, where another machine of the job holds the model.
     """
     from imaging.preprocess import compose
     from imaging.splits import read_splits
+    from training.checkpoint import Checkpoints
     from training.data import load_split
+    from training.distributed import find_team
     from training.export import export_model
     from training.fit import fit
+    from training.launch import fit_apart
 
     preprocess = compose(config.preprocess, "training.preprocess")
     parts = read_splits(splits)
@@ -51,12 +58,28 @@ def train(config: TrainingConfig, snapshot: Input, splits: Input, model: Output)
             load_split(snapshot, parts, side, preprocess, report)
             for side in ("train", "validation")
         )
-    with _tracked(config) as run, progress("train") as report:
-        fitted = fit(config, learn, tune, report=report, log=run.log)
+    team, folder = find_team(config.device), _checkpoint_folder()
+    checkpoints = Checkpoints.of(folder, config, learn, tune, team.size) if folder else None
+    learning = fit if team.local == 1 else fit_apart
+    with _tracked(config, team.leads) as run, progress("train") as report:
+        fitted = learning(
+            config, learn, tune, team=team, checkpoints=checkpoints, report=report, log=run.log
+        )
+        if not team.leads:
+            raise SystemExit(0)
         threshold = export_model(config, fitted, learn, tune, model)
         run.finish(tree_digest(model))
+    if checkpoints:
+        checkpoints.clear()
     auroc = fitted.history[fitted.best_epoch - 1]["validation_auroc"]
     return Trained(fitted.best_epoch, auroc, threshold)
+
+
+def _checkpoint_folder() -> Path | None:
+    if place := os.environ.get("LIGHTBOX_CHECKPOINTS"):
+        return Path(place)
+    home = workspace().home
+    return home / "checkpoints" if home.is_dir() else None
 
 
 class _Run(NamedTuple):
@@ -65,8 +88,10 @@ class _Run(NamedTuple):
 
 
 @contextmanager
-def _tracked(config: TrainingConfig) -> Iterator[_Run]:
+def _tracked(config: TrainingConfig, leads: bool) -> Iterator[_Run]:
     """Write settings and metrics to MLflow, where there is a server or a workspace.
+
+    Of several machines that train together, only the first one does.
 
     A training job on a cluster has no network and no workspace; its outputs hold the same
     history, so nothing is lost and nothing depends on the tracker.
@@ -74,7 +99,8 @@ def _tracked(config: TrainingConfig) -> Iterator[_Run]:
     Raises:
         StepFailed: The tracking server does not answer.
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not workspace().home.is_dir():
+    there = os.environ.get("MLFLOW_TRACKING_URI") or workspace().home.is_dir()
+    if not leads or not there:
         yield _Run(lambda epoch, metrics: None, lambda digest: None)
         return
     telemetry.off()

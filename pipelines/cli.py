@@ -17,6 +17,7 @@ import click
 from pipelines.commands import (
     compare,
     compile,
+    cost,
     demo,
     endpoints,
     gc,
@@ -25,6 +26,7 @@ from pipelines.commands import (
     plans,
     report,
     runs,
+    submit,
     tools,
 )
 
@@ -120,6 +122,9 @@ for _command in (
     runs.watch,
     runs.show,
     runs.runs,
+    submit.submit,
+    submit.attach,
+    submit.schedule,
     report.report,
     plans.plan,
     plans.explain,
@@ -131,6 +136,7 @@ for _command in (
     endpoints.endpoint,
     endpoints.predict,
     compile.compile,
+    cost.cost,
     demo.demo,
     init.init,
     tools.doctor,

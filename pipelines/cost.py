@@ -1,7 +1,7 @@
 """What one run on an engine would cost: each task's time, times the price of what it runs on."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from statistics import median
 from typing import Self
@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lineage.errors import BadInput
 from lineage.workspace import Workspace
-from pipelines.backends.tasks import Instances, Task
+from pipelines.backends.tasks import ALWAYS, Instances, Pod, Task
+from pipelines.graph import Pipeline
 from pipelines.runs import Run, past_runs
+from pipelines.submitting.identity import config_digest
 
 HOURS_PER_MONTH = 730
-MEASURED, ASSUMED = "measured", "its time limit, an upper bound"
+LIMIT, UNKNOWN = "time limit", "start-up"  # an upper bound; all that can be told
 
 
 class Price(BaseModel):
@@ -82,9 +84,7 @@ class Spread:
     most: float = 0.0
 
     def __add__(self, other: "Spread") -> "Spread":
-        return Spread(
-            self.least + other.least, self.middle + other.middle, self.most + other.most
-        )
+        return Spread(self.least + other.least, self.middle + other.middle, self.most + other.most)
 
     def times(self, factor: float) -> "Spread":
         """The spread of a multiple."""
@@ -98,10 +98,12 @@ class Estimate:
     Args:
         task: Its name on the engine.
         runs_on: Instance or pod.
-        measurements: How many the time is taken from; 0 if it is the task's time limit.
+        measurements: How many the time is taken from.
+        basis: The same in words, such as `2 runs`; `time limit` where it was never measured.
         billed_s: Start-up included.
         on_demand: In the currency of the prices.
         spot: The same where the engine may take it away; on-demand where it never does.
+        bound: It is an upper bound, for want of a measurement.
         cached: A repeated run may find its result and pay nothing.
         guarded: It stands in a branch, and may not run at all.
     """
@@ -109,17 +111,13 @@ class Estimate:
     task: str
     runs_on: str
     measurements: int
+    basis: str
     billed_s: Spread
     on_demand: Spread
     spot: Spread
+    bound: bool
     cached: bool
     guarded: bool
-
-    @property
-    def basis(self) -> str:
-        """What its time is taken from."""
-        runs = "1 run" if self.measurements == 1 else f"{self.measurements} runs"
-        return f"{MEASURED}, {runs}" if self.measurements else ASSUMED
 
 
 @dataclass(frozen=True)
@@ -127,8 +125,9 @@ class Total:
     """What a run costs that takes a certain way."""
 
     way: str
-    on_demand: Spread = field(default_factory=Spread)
-    spot: Spread = field(default_factory=Spread)
+    on_demand: Spread
+    spot: Spread
+    bound: bool
 
 
 def measured(runs: Iterable[Run]) -> dict[str, list[float]]:
@@ -143,9 +142,10 @@ def measured(runs: Iterable[Run]) -> dict[str, list[float]]:
     return {name: list(found.values()) for name, found in times.items()}
 
 
-def runs_of(settings_digest: str, workspace: Workspace) -> list[Run]:
+def runs_of(pipeline: Pipeline, workspace: Workspace) -> list[Run]:
     """The workspace's runs of the very same pipeline and settings."""
-    return [run for run in past_runs(workspace) if run.config_digest == settings_digest]
+    wanted = config_digest(pipeline)
+    return [run for run in past_runs(workspace) if run.config_digest == wanted]
 
 
 def estimate(
@@ -171,16 +171,10 @@ def _estimate(task: Task, seconds: list[float], prices: Prices) -> Estimate:
     billing: Billing
     if isinstance(task.runs_on, Instances):
         billing = prices.sagemaker
-        hourly = _per_hour(task.runs_on, prices.sagemaker, may_be_spot=task.kind == "training")
+        hourly = _of_instances(task.runs_on, prices.sagemaker, may_be_spot=task.kind == "training")
     else:
         assert task.runs_on
-        billing, pod = prices.kubeflow, task.runs_on
-        parts = ((billing.cpu, pod.cpu), (billing.memory_gib, pod.memory_gib))
-        parts = (*parts, (billing.gpu, pod.gpus))
-        hourly = Price(
-            on_demand=sum(price.on_demand * factor for price, factor in parts),
-            spot=sum(price.spot * factor for price, factor in parts),
-        )
+        billing, hourly = prices.kubeflow, _of_pod(task.runs_on, prices.kubeflow)
     times = seconds or [(task.minutes_limit or 0) * 60]
     billed = [max(billing.startup_s + taken, billing.least_billed_s) for taken in times]
     spread = Spread(min(billed), median(billed), max(billed))
@@ -188,15 +182,23 @@ def _estimate(task: Task, seconds: list[float], prices: Prices) -> Estimate:
         task=task.name,
         runs_on=str(task.runs_on),
         measurements=len(seconds),
+        basis=_basis(task, len(seconds)),
         billed_s=spread,
         on_demand=spread.times(hourly.on_demand / 3600),
         spot=spread.times(hourly.spot / 3600),
+        bound=not seconds and bool(task.minutes_limit),
         cached=task.cached,
-        guarded=bool(task.condition),
+        guarded=task.condition not in ("", ALWAYS),
     )
 
 
-def _per_hour(machine: Instances, prices: SageMakerPrices, may_be_spot: bool) -> Price:
+def _basis(task: Task, measurements: int) -> str:
+    if measurements:
+        return f"{measurements} run{'s' * (measurements > 1)}"
+    return LIMIT if task.minutes_limit else UNKNOWN
+
+
+def _of_instances(machine: Instances, prices: SageMakerPrices, may_be_spot: bool) -> Price:
     price = prices.instances.get(machine.type)
     if price is None:
         raise BadInput(
@@ -208,19 +210,30 @@ def _per_hour(machine: Instances, prices: SageMakerPrices, may_be_spot: bool) ->
     return Price(on_demand=price.on_demand + volume, spot=spot + volume).times(machine.count)
 
 
+def _of_pod(pod: Pod, prices: KubeflowPrices) -> Price:
+    cpu, memory = prices.cpu.times(pod.cpu), prices.memory_gib.times(pod.memory_gib)
+    gpus = prices.gpu.times(pod.gpus)
+    return Price(
+        on_demand=cpu.on_demand + memory.on_demand + gpus.on_demand,
+        spot=cpu.spot + memory.spot + gpus.spot,
+    )
+
+
 def totals(estimates: Iterable[Estimate]) -> list[Total]:
-    """What a run costs that goes all the way, that ends at its first branch, or that repeats."""
+    """What a run costs that goes through every branch, that goes through none, or that finds
+    every result again which the engine may reuse."""
     found = list(estimates)
     ways = {
-        "every branch taken": found,
-        "no branch taken": [each for each in found if not each.guarded],
-        "repeated, every cached result found": [each for each in found if not each.cached],
+        "every branch": found,
+        "no branch": [each for each in found if not each.guarded],
+        "repeated": [each for each in found if not each.cached],
     }
     return [
         Total(
             way,
             sum((each.on_demand for each in those), Spread()),
             sum((each.spot for each in those), Spread()),
+            any(each.bound for each in those),
         )
         for way, those in ways.items()
     ]

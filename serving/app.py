@@ -4,6 +4,7 @@
     POST   /invocations      one image in, one score out; Content-Type says which kind of image
     GET    /state            variants, shares, counts
     PUT    /variants/{name}  load a model, digest checked, and give it a share
+    PUT    /models/{digest}  send a model, a tar of its folder, from where there is no shared disk
     PUT    /shares           set all shares at once
     DELETE /variants/{name}  unload a variant that gets no traffic
     POST   /stop             end the process
@@ -21,7 +22,9 @@ import json
 import logging
 import os
 import re
+import shutil
 import socket
+import tarfile
 import threading
 import time
 import uuid
@@ -30,6 +33,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
@@ -39,6 +43,7 @@ from imaging import dicom, pixels
 from imaging.acquisition import acquisition
 from imaging.pixels import DICOM, JPEG, PNG
 from imaging.statistics import image_statistics
+from lineage.digest import tree_digest
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
 from serving.capture import Capture, Record
@@ -52,6 +57,8 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 128 * 2**20  # a mammogram has 64 MiB
 MAX_SETTINGS_BYTES = 2**16
+MAX_MODEL_BYTES = 4 * 2**30
+MODEL_TIMEOUT_S = 600.0
 BODY_TIMEOUT_S = 60.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 _ROUNDING = 1e-6
@@ -102,7 +109,7 @@ class Service:
     """The variants, their shares and counts; knows nothing of HTTP. Safe to use from threads."""
 
     def __init__(self, folder: Path, capture: Callable[[Record], None] | None = None) -> None:
-        self._saved = folder / "state.json"
+        self._saved, self._models = folder / "state.json", folder / "models"
         self._capture = capture or Capture(folder / "captured").write
         self._changing = threading.Lock()
         self._table: tuple[Loaded, ...] = ()  # replaced whole, so that a reader needs no lock
@@ -154,6 +161,26 @@ class Service:
             scale = (1 - wanted.share) / rest if rest else 0.0
             rescaled = [_sharing(v, v.wanted.share * scale) for v in others]
             self._replace([*rescaled, replace(loaded, wanted=wanted)])
+
+    def draft(self) -> Path:
+        """A place for a model that is being received."""
+        self._models.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Path(mkdtemp(prefix=".", dir=self._models))
+
+    def keep(self, digest: str, draft: Path) -> Path:
+        """Unpack `model.tar` in `draft` and keep what it holds, if it has that digest."""
+        place, unpacked = self._models / digest, draft / "model"
+        if not place.exists():
+            try:
+                with tarfile.open(draft / "model.tar") as tar:
+                    tar.extractall(unpacked, filter="data")
+            except (tarfile.TarError, OSError) as error:
+                raise Refused(422, f"that is no tar of a model ({type(error).__name__})") from None
+            if tree_digest(unpacked) != digest:
+                raise Refused(422, "the files that came are not of that digest; nothing was kept")
+            with suppress(OSError):  # another request has just put the same one there
+                unpacked.rename(place)
+        return place
 
     def shift(self, shares: Mapping[str, float]) -> None:
         """Set all shares at once."""
@@ -351,6 +378,18 @@ def create_app(service: Service, stop: Callable[[], None] | None) -> "FastAPI":
         await to_thread.run_sync(service.put, name, wanted, limiter=changing)
         return service.state()
 
+    @app.put("/models/{digest}")
+    async def receive(digest: str, request: Request) -> dict[str, Any]:
+        if not re.fullmatch("[0-9a-f]{64}", digest):
+            raise Refused(422, "a model's digest has 64 hex digits")
+        draft = service.draft()
+        try:
+            await _save(request, draft / "model.tar")
+            place = await to_thread.run_sync(service.keep, digest, draft, limiter=changing)
+        finally:
+            shutil.rmtree(draft)
+        return {"directory": str(place)}
+
     @app.put("/shares")
     async def shift(request: Request) -> dict[str, Any]:
         shares = await _settings(request, TypeAdapter(dict[str, float]))
@@ -416,6 +455,20 @@ async def _body(request: "Request", most: int = MAX_BODY_BYTES) -> bytes:
     return bytes(body)
 
 
+async def _save(request: "Request", path: Path) -> None:
+    """A body that may be too large for memory."""
+    size = 0
+    try:
+        async with asyncio.timeout(MODEL_TIMEOUT_S):
+            with path.open("wb") as file:
+                async for chunk in request.stream():
+                    size += file.write(chunk)
+                    if size > MAX_MODEL_BYTES:
+                        raise Refused(413, f"a model may have {MAX_MODEL_BYTES} bytes")
+    except TimeoutError:
+        raise Refused(408, "the body came too slowly") from None
+
+
 class Door:
     """Lets `/ping` and bearers of the token in, and keeps what goes wrong inside out of the log.
 
@@ -476,7 +529,7 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(home: Path, model: str, idle_minutes: float) -> None:
+def serve(home: Path, model: str, idle_minutes: float, host: str, number: int) -> None:
     """Serve until stopped or idle. Another server of the same model ends this one at once."""
     place = Workspace(home.absolute())
     folder = place.endpoint(model)
@@ -493,7 +546,7 @@ def serve(home: Path, model: str, idle_minutes: float) -> None:
         create_app(service, lambda: setattr(server, "should_exit", True)), place.secret(TOKEN).hex()
     )
     server = http_server(door)
-    port = listen("127.0.0.1", 0)
+    port = listen(host, number)
     asyncio.run(_run(server, port, door, folder / "endpoint.json", idle_minutes * 60))
     lock.close()
 
@@ -520,11 +573,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m serving.app")
     parser.add_argument("--home", type=Path, required=True, help="the workspace")
     parser.add_argument("--model", required=True, help="the registered model's name")
-    parser.add_argument("--idle-minutes", type=float, default=30.0)
+    parser.add_argument("--idle-minutes", type=float, default=30.0, help="inf: never end")
+    parser.add_argument("--host", default="127.0.0.1", help="another one opens it to a network")
+    parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     args = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
     guard_decoders()
-    serve(args.home, args.model, args.idle_minutes)
+    serve(args.home, args.model, args.idle_minutes, args.host, args.port)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ Set from outside, by whoever creates the endpoint:
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
+from lineage import telemetry
 from lineage.errors import BadInput
 from serving.app import Door, Service, Wanted, create_app, guard_decoders, http_server, listen
 from serving.capture import Capture, Record
@@ -41,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
+    # Python as process 1 would not hear it while the model loads, and nothing would be cleaned up.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    telemetry.off()
     guard_decoders()
     try:
         _serve(args.model)

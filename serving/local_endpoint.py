@@ -7,23 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lineage.errors import BadInput, StepFailed
 from lineage.progress import Report
 from lineage.workspace import Workspace
 from serving.config import TOKEN
-from serving.target import Answer, Tag, Variant
+from serving.verbs import Verbs
 
-if TYPE_CHECKING:
-    import httpx
-
-_LOAD_TIMEOUT_S = 300.0  # a model's first load imports the preprocessing library
 _STOP_TIMEOUT_S = 15.0
 
 
@@ -37,7 +33,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class LocalEndpoint:
+class LocalEndpoint(Verbs):
     """The endpoint of one registered model; a `Target` for canaries.
 
     It is started at the first need. If it ends later, only the verbs that manage variants start it
@@ -135,7 +131,7 @@ class LocalEndpoint:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return False
         if self.status():
-            self._ask("POST", "/stop")
+            self.ask("POST", "/stop")
             self._kept.clear()
             if _gone(pid, _STOP_TIMEOUT_S):
                 return True
@@ -148,97 +144,18 @@ class LocalEndpoint:
         (self.folder / "endpoint.json").unlink(missing_ok=True)
         return False
 
-    def deploy(
-        self, variant: str, directory: Path, digest: str, version: str, share: float
-    ) -> None:
-        """Load a model; see `Target`.
-
-        Raises:
-            StepFailed: The endpoint refuses it, with its reason, or does not answer.
-        """
-        wanted = {"directory": str(directory), "digest": digest, "version": version, "share": share}
-        self._ask("PUT", f"/variants/{variant}", wanted)
-
-    def shift(self, shares: Mapping[str, float]) -> None:
-        """Set all shares; see `Target`."""
-        self._ask("PUT", "/shares", dict(shares))
-
-    def remove(self, variant: str) -> None:
-        """Unload a variant; see `Target`."""
-        self._ask("DELETE", f"/variants/{variant}")
-
-    def state(self) -> tuple[Variant, ...]:
-        """What is loaded; see `Target`."""
-        return tuple(Variant(**each) for each in self._ask("GET", "/state")["variants"])
-
-    def invoke(
-        self, data: bytes, media_type: str, tag: Tag = "live", request_id: str | None = None
-    ) -> Answer:
-        """Ask for one prediction; see `Target`."""
-        import httpx
-
-        headers = {"Content-Type": media_type, "X-Lightbox-Tag": tag}
-        if request_id:
-            headers["X-Request-Id"] = request_id
-        began = time.perf_counter()
-        try:
-            response = self._client().post("/invocations", content=data, headers=headers)
-            told = response.json()
-        except httpx.TimeoutException:
-            return _lost("timeout", began)
-        except (httpx.HTTPError, ValueError):
-            return _lost("no answer", began)
-        error = None if response.status_code == 200 else str(response.status_code)
-        return Answer(
-            variant=told.get("variant"),
-            digest=response.headers.get("X-Model-Digest"),
-            score=told.get("score"),
-            flagged=told["score"] >= told["threshold"] if error is None else None,
-            latency_ms=told.get("latency_ms", (time.perf_counter() - began) * 1000),
-            error=error,
-            label=told.get("label"),
-            sentence=told.get("sentence", ""),
-        )
+    def bearer(self) -> str:
+        """The workspace's own."""
+        return self._token
 
     @cached_property
     def _token(self) -> str:
         return self.place.secret(TOKEN).hex()
 
-    def _client(self) -> "httpx.Client":
-        """One client for all requests to one address, so that connections are kept."""
-        import httpx
-
-        client: httpx.Client | None = self._kept.get("client")
-        if client is None:
-            address = self.start()
-            client = self._kept["client"] = httpx.Client(
-                base_url=f"http://{address.host}:{address.port}",
-                headers={"Authorization": f"Bearer {self._token}"},
-                timeout=self.timeout_s,
-                trust_env=False,  # no proxy stands between this machine and itself
-            )
-        return client
-
-    def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        import httpx
-
-        for attempt in (1, 2):  # each of these verbs does the same when sent twice
-            try:
-                response = self._client().request(method, path, json=body, timeout=_LOAD_TIMEOUT_S)
-                break
-            except httpx.TransportError as error:
-                self._kept.clear()  # it ended, or came back at another port, since we last spoke
-                if attempt == 2 or isinstance(error, httpx.TimeoutException):
-                    kind = type(error).__name__
-                    raise StepFailed(f"the endpoint does not answer ({kind})") from None
-        if not response.is_success:
-            try:
-                sentence = response.json()["sentence"]
-            except (ValueError, KeyError, TypeError):
-                sentence = "it does not say why"
-            raise StepFailed(f"the endpoint refused ({response.status_code}): {sentence}")
-        told: dict[str, Any] = response.json()
-        return told
+    def base_url(self) -> str:
+        """Where it listens; started if it does not run."""
+        address = self.start()
+        return f"http://{address.host}:{address.port}"
 
     def _ours(self, pid: int) -> bool:
         try:
@@ -282,10 +199,6 @@ def quick_state(address: Address, token: str, timeout_s: float = 5.0) -> dict[st
     finally:
         connection.close()
     return told if isinstance(told, dict) else None
-
-
-def _lost(kind: str, began: float) -> Answer:
-    return Answer(None, None, None, None, (time.perf_counter() - began) * 1000, kind)
 
 
 def _alive(pid: int) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -104,11 +104,30 @@ class Batches:
         self._images = images
         self._count = -(-len(images) // batch_size)
         self._order = np.random.default_rng(seed)
-        built = [build(t, where, seed=seed + i) for i, t in enumerate(augment)]
-        self._augment = chain(augment, built, where)
+        self._built = [build(t, where, seed=seed + i) for i, t in enumerate(augment)]
+        self._augment = chain(augment, self._built, where)
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def smallest(self) -> int:
+        """Images in the smallest batch."""
+        return len(self._images) // self._count
+
+    def state(self) -> dict[str, Any]:
+        """What decides the batches of the epochs to come, as JSON values."""
+        generators = _generators(self._built)
+        return {
+            "order": self._order.bit_generator.state,
+            "augment": {place: draws(generator) for place, generator in generators.items()},
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from where another `Batches` of the same images and settings was."""
+        self._order.bit_generator.state = state["order"]
+        for place, generator in _generators(self._built).items():
+            set_draws(generator, state["augment"][place])
 
     def epoch(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield (pixels float32 (B, 1, h, w), labels int64 (B,)) over all images once.
@@ -131,3 +150,30 @@ class Batches:
                     )
                 pixels[start : start + GROUP, 0] = changed
             yield pixels, self._images.labels[chosen]
+
+
+def draws(generator: Any) -> dict[str, Any]:
+    """What a numpy `RandomState`, or the module `numpy.random`, will draw next, as JSON values."""
+    state = generator.get_state(legacy=False)
+    state["state"]["key"] = state["state"]["key"].tolist()
+    return dict(state)
+
+
+def set_draws(generator: Any, state: dict[str, Any]) -> None:
+    """Let it draw what `draws` was asked about."""
+    generator.set_state(state)
+
+
+def _generators(thing: Any, place: str = "") -> dict[str, np.random.RandomState]:
+    """The generators of MONAI transforms; some hold further transforms, each with its own."""
+    from monai.transforms import Randomizable
+
+    if isinstance(thing, np.random.RandomState):
+        return {place: thing}
+    parts: dict[Any, Any] = {}
+    if isinstance(thing, Randomizable):
+        parts = vars(thing)
+    elif isinstance(thing, list | tuple):
+        parts = dict(enumerate(thing))
+    found = (_generators(part, f"{place}/{key}") for key, part in parts.items())
+    return {name: generator for each in found for name, generator in each.items()}

@@ -10,14 +10,17 @@ import numpy as np
 
 from lineage.errors import BadInput, StepFailed
 from lineage.progress import Report
+from training.checkpoint import Checkpoints, Epoch, Learning, restore
 from training.config import TrainingConfig
 from training.data import Batches, Images
+from training.distributed import ALONE, Team
 from training.network import build_network
 
 if TYPE_CHECKING:
     import torch
 
 LogEpoch = Callable[[int, dict[str, float]], None]  # epoch from 1, metrics by name
+METRICS = ("train_loss", "validation_loss", "validation_auroc")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Fitted:
     """
 
     network: "torch.nn.Module"
-    history: list[dict[str, float]]
+    history: list[Epoch]
     best_epoch: int
 
 
@@ -40,6 +43,8 @@ def fit(
     train: Images,
     validation: Images,
     *,
+    team: Team = ALONE,
+    checkpoints: Checkpoints | None = None,
     report: Report | None = None,
     log: LogEpoch | None = None,
 ) -> Fitted:
@@ -51,26 +56,25 @@ def fit(
     neither of the two gets better: while the rate is high, the loss jumps about although the
     network learns.
 
-    On the CPU, the same data, settings and machine type give the same weights bit for bit.
+    On the CPU, the same data, settings and machine type give the same weights bit for bit, also
+    where a training was killed and goes on from a checkpoint.
 
     Args:
         config: See there.
         train, validation: Both with both classes, of one image size.
-        report: Called as (epoch, max_epochs, "loss … auroc …").
-        log: Called as (epoch, metrics) for an experiment tracker.
+        team: The processes that train this network; each calls this with the same arguments.
+        checkpoints: Where to go on from, and what to save after each epoch.
+        report: Called as (epoch, max_epochs, "loss … auroc …") where the team's first runs.
+        log: Called as (epoch, metrics) for an experiment tracker, where the team's first runs.
 
     Raises:
         BadInput: The device is absent, or the network or augmentations do not fit.
-        StepFailed: The loss is no longer a number.
+        StepFailed: The loss is no longer a number, or another process of the team is gone.
     """
     import torch
-    from torch.nn.functional import cross_entropy
 
     device = choose_device(config.device)
-    history: list[dict[str, float]] = []
-    best_weights: dict[str, torch.Tensor] = {}
-    lowest, best_epoch, highest, improved = np.inf, 0, -np.inf, 0
-    with _deterministic(config.seed, config.threads):
+    with _deterministic(config.seed, config.threads), team.joined(device):
         network = build_network(config.network.name, config.network.args, train.shape)
         network.to(device)
         batches = Batches(train, config.augment, batch_size=config.batch_size, seed=config.seed)
@@ -78,48 +82,103 @@ def fit(
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, config.learning_rate, total_steps=config.max_epochs * len(batches) + 1
         )
-        for epoch in range(1, config.max_epochs + 1):
-            network.train()
-            total = 0.0
-            for pixels, labels in batches.epoch():
-                optimizer.zero_grad(set_to_none=True)
-                loss = cross_entropy(
-                    network(_tensor(pixels, device)), torch.from_numpy(labels).to(device)
-                )
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                total += loss.item() * len(labels)
-            logits = predict_logits(network, validation.pixels, device)
-            metrics = {
-                "train_loss": total / len(train),
-                "validation_loss": cross_entropy(
-                    torch.from_numpy(logits), torch.from_numpy(validation.labels)
-                ).item(),
-                "validation_auroc": auroc(logits[:, 1] - logits[:, 0], validation.labels),
-            }
+        learning = Learning(network, optimizer, schedule, batches)
+        history = learning.history
+        if saved := team.told_bytes(checkpoints.newest() if checkpoints and team.leads else b""):
+            restore(learning, saved)
+            for past in history if team.leads else ():  # the tracker has it under another run
+                tell(config, past, report, log)
+        learner = team.shared(network, batches.smallest)
+        while not _is_over(history, config):
+            epoch = len(history) + 1
+            team.reseed(config.seed, epoch)
+            train_loss = _learn(learning, learner, team, device) / len(train)
+            found = _validate(network, validation, device) if team.leads else (0.0, 0.0)
+            metrics = dict(zip(METRICS, (train_loss, *team.told(found)), strict=True))
             if not np.isfinite(list(metrics.values())).all():
                 raise StepFailed(
                     f"the loss is no longer a number in epoch {epoch}; "
                     "lower training.learning_rate or check training.preprocess"
                 )
             history.append({"epoch": epoch, **metrics})
-            if log:
-                log(epoch, metrics)
-            if report:
-                note = (
-                    f"loss {metrics['validation_loss']:.3f} auroc {metrics['validation_auroc']:.3f}"
-                )
-                report(epoch, config.max_epochs, note)
-            if metrics["validation_loss"] < lowest:
-                lowest, best_epoch, improved = metrics["validation_loss"], epoch, epoch
-                best_weights = {k: v.cpu().clone() for k, v in network.state_dict().items()}
-            if metrics["validation_auroc"] > highest:
-                highest, improved = metrics["validation_auroc"], epoch
-            if epoch - improved >= config.patience:
-                break
-    network.to("cpu").load_state_dict(best_weights)
-    return Fitted(network.eval(), history, best_epoch)
+            if _best(history, "validation_loss", min) == epoch:
+                learning.best_weights = {
+                    k: v.cpu().clone() for k, v in network.state_dict().items()
+                }
+            if team.leads:
+                tell(config, history[-1], report, log)
+                if checkpoints:
+                    checkpoints.save(learning)
+        return fitted(config, train.shape, history, learning.best_weights)
+
+
+def tell(config: TrainingConfig, epoch: Epoch, report: Report | None, log: LogEpoch | None) -> None:
+    """Pass an epoch of the history on to whoever listens."""
+    number, metrics = int(epoch["epoch"]), {name: epoch[name] for name in METRICS}
+    if log:
+        log(number, metrics)
+    if report:
+        loss, area = metrics["validation_loss"], metrics["validation_auroc"]
+        report(number, config.max_epochs, f"loss {loss:.3f} auroc {area:.3f}")
+
+
+def fitted(
+    config: TrainingConfig,
+    shape: tuple[int, int, int],
+    history: list[Epoch],
+    weights: "dict[str, torch.Tensor]",
+) -> Fitted:
+    """What a training came to, in a network of its own."""
+    network = build_network(config.network.name, config.network.args, shape)
+    network.load_state_dict(weights)
+    return Fitted(network, history, _best(history, "validation_loss", min))
+
+
+def _learn(
+    learning: Learning, learner: "torch.nn.Module", team: Team, device: "torch.device"
+) -> float:
+    """One epoch over the training images; the sum of their losses."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    learner.train()
+    total = 0.0
+    for pixels, labels in learning.batches.epoch():
+        own, weight = team.share(len(labels))
+        learning.optimizer.zero_grad(set_to_none=True)
+        loss = cross_entropy(
+            learner(_tensor(pixels[own], device)), torch.from_numpy(labels[own]).to(device)
+        )
+        (loss * weight).backward()
+        learning.optimizer.step()
+        learning.schedule.step()
+        total += loss.item() * len(labels[own])
+    return team.total(total)
+
+
+def _validate(
+    network: "torch.nn.Module", images: Images, device: "torch.device"
+) -> tuple[float, float]:
+    """The validation images' loss, and their AUROC."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    logits = predict_logits(network, images.pixels, device)
+    loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(images.labels)).item()
+    return loss, auroc(logits[:, 1] - logits[:, 0], images.labels)
+
+
+def _is_over(history: list[Epoch], config: TrainingConfig) -> bool:
+    if not history:
+        return False
+    improved = max(_best(history, "validation_loss", min), _best(history, "validation_auroc", max))
+    return len(history) == config.max_epochs or len(history) - improved >= config.patience
+
+
+def _best(history: list[Epoch], metric: str, best: Callable[[list[float]], float]) -> int:
+    """The first epoch that has the lowest or highest value so far; epochs count from 1."""
+    values = [epoch[metric] for epoch in history]
+    return 1 + values.index(best(values))
 
 
 def predict_logits(

@@ -19,9 +19,10 @@ from pipelines.settings import read_settings
 
 Engine = Literal["kubeflow", "sagemaker"]
 ALWAYS = "the run has ended, well or badly"
-EXIT = re.compile(r"\bexit \d+\s*$")
+OUTCOME = "--outcome="  # what marks a container that does nothing but to end a run
 OUTPUT = re.compile(r"Steps\.([^.]+)\.ProcessingOutputConfig\.Outputs\['([^']+)'\]")
 MODEL = re.compile(r"Steps\.([^.]+)\.ModelArtifacts\.")
+CAPACITY = frozenset({"SageMaker.CAPACITY_ERROR", "SageMaker.RESOURCE_LIMIT"})
 KINDS = {"RegisterModel": "model package", "Model": "model"}
 GIB_PER_GB = 1e9 / 2**30
 
@@ -159,12 +160,23 @@ def _sagemaker_task(step: dict[str, Any], condition: str) -> Task:
         ),
         inputs={name: _text(uri) for name, uri in read.items()},
         outputs=tuple(made),
-        retries=max((p["MaxAttempts"] for p in step.get("RetryPolicies", [])), default=0),
+        retries=_retries(step),
         cached=bool(step.get("CacheConfig", {}).get("Enabled")),
         network="none" if network.get("EnableNetworkIsolation") else reachable,
         minutes_limit=_minutes(arguments.get("StoppingCondition", {}).get("MaxRuntimeInSeconds")),
         **told,
     )
+
+
+def _retries(step: dict[str, Any]) -> int:
+    """How often a job that ran and failed is repeated; waiting for capacity is no such attempt."""
+    again = (p for p in step.get("RetryPolicies", []) if not CAPACITY.issuperset(_causes(p)))
+    return max((policy["MaxAttempts"] for policy in again), default=0)
+
+
+def _causes(policy: dict[str, Any]) -> list[str]:
+    found: list[str] = policy.get("ExceptionType", [])
+    return found
 
 
 def _references(value: Any) -> list[str]:
@@ -250,7 +262,7 @@ class _Package:
             if "dag" in component:
                 yield from self._dag(component["dag"], inputs, hangs_on, after)
                 continue
-            told = {
+            told: dict[str, Any] = {
                 "inputs": inputs,
                 "condition": hangs_on,
                 "after": after,
@@ -265,19 +277,18 @@ class _Package:
     def _task(self, name: str, component: dict[str, Any], told: dict[str, Any]) -> Task:
         container = self._executor(component).get("container", {})
         placed = self.kubernetes.get("deploymentSpec", {}).get("executors", {})
-        limit = placed.get(component.get("executorLabel"), {}).get("activeDeadlineSeconds")
+        limit = placed.get(component.get("executorLabel", ""), {}).get("activeDeadlineSeconds")
         made = component.get("outputDefinitions", {})
-        words = [*container.get("command", []), *container.get("args", [])]
-        # A Fail is a task that does nothing but to end with its code.
-        ends = any(EXIT.search(str(word)) for word in words)
+        words = [word for word in container.get("args", []) if word.startswith(OUTCOME)]
+        outcome = words[0].removeprefix(OUTCOME) if words else ""
         return Task(
             name,
-            "fail" if ends else "container",
+            "fail" if outcome else "container",
             runs_on=_pod(container.get("resources", {})),
             outputs=tuple(_said(key) for kind in made.values() for key in kind),
             network="namespace",
             minutes_limit=_minutes(limit),
-            outcome=name.replace("-", " ") if ends else "",
+            outcome=outcome,
             **told,
         )
 
@@ -287,7 +298,7 @@ class _Package:
 
     def _executor(self, component: dict[str, Any]) -> dict[str, Any]:
         executors: dict[str, Any] = self.spec["deploymentSpec"]["executors"]
-        found: dict[str, Any] = executors.get(component.get("executorLabel"), {})
+        found: dict[str, Any] = executors.get(component.get("executorLabel", ""), {})
         return found
 
 
@@ -320,7 +331,8 @@ def _condition(policy: dict[str, Any], inputs: Mapping[str, str]) -> str:
 
 def _in_order(tasks: list[Task]) -> list[Task]:
     """A package lists its tasks by name; people look for what comes first."""
-    names, left, ordered = {task.name for task in tasks}, tasks, []
+    names, left = {task.name for task in tasks}, tasks
+    ordered: list[Task] = []
     while left:
         done = {task.name for task in ordered}
         ready = [t for t in left if (_awaited(t) & names) <= done and t.condition != ALWAYS]
@@ -330,7 +342,8 @@ def _in_order(tasks: list[Task]) -> list[Task]:
 
 
 def _plain(tasks: list[Task]) -> list[Task]:
-    """Without the waits that follow from others; a branch waits for whatever passes through it."""
+    """Without the waits that follow from others: a branch waits for whatever passes through it,
+    and what stands in it for all of that."""
     earlier: dict[str, set[str]] = {}
     fetched = {task.name for task in tasks if task.kind == "importer"}
     found = []
@@ -339,8 +352,8 @@ def _plain(tasks: list[Task]) -> list[Task]:
         earlier[task.name] = direct.union(*(earlier[name] for name in direct))
         read = {_task(origin) for origin in (*task.inputs.values(), task.condition)}
         implied = read.union(fetched, *(earlier[name] for name in direct))
-        after = tuple(name for name in dict.fromkeys(task.after) if name not in implied)
-        found.append(replace(task, after=after))
+        after = [name for name in dict.fromkeys(task.after) if name in direct - implied]
+        found.append(replace(task, after=tuple(after)))
     return found
 
 

@@ -1,5 +1,6 @@
 """Runs: start one, draw it, look at those that were."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from pipelines.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from pipelines.backends.tasks import Engine, Task
     from pipelines.runs import Run
 
 
@@ -58,13 +60,30 @@ def watch(config: Path, overrides: tuple[str, ...], as_json: bool) -> int:
 @click.command()
 @CONFIG
 @SET
+@click.option(
+    "--on",
+    "engine",
+    type=click.Choice(["kubeflow", "sagemaker"]),
+    help="List the tasks that this engine would get instead.",
+)
+@click.option("--environment", type=click.Path(path_type=Path), help="Where it is to run.")
 @JSON
 @WATCH
-def show(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool) -> None:
+def show(
+    config: Path,
+    overrides: tuple[str, ...],
+    engine: "Engine | None",
+    environment: Path | None,
+    as_json: bool,
+    nightly: bool,
+) -> None:
     """Draw the pipeline: steps, what they read and make, and what each branch guards.
 
+    With --on, compile it, and list what the engine would get: every task, what it runs on, what
+    it reads and makes, and what it waits for.
+
     \b
-    Example: lightbox show configs/phantom.yaml
+    Example: lightbox show configs/phantom.yaml --on kubeflow
     """
     from pipelines.config import load
     from pipelines.model_lifecycle import drift_watch, model_lifecycle
@@ -72,7 +91,17 @@ def show(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool)
 
     settings = load(config, overrides)
     pipeline = (drift_watch if nightly else model_lifecycle)(settings)
-    if as_json:
+    if engine:
+        from pipelines.backends.tasks import compiled
+
+        where = environment or Path(f"configs/environments/{engine}.yaml")
+        tasks = compiled(pipeline, engine, where)
+        if as_json:
+            print_json([{**asdict(t), "runs_on": str(t.runs_on or "")} for t in tasks])
+            return
+        rows = [(t.name, _placed(t), "\n".join(_told(t))) for t in tasks]
+        print_table(("task", "runs on", "settings"), rows, "no tasks")
+    elif as_json:
         print_json(as_data(pipeline))
     else:
         print_rich(as_tree(pipeline))
@@ -116,6 +145,31 @@ def runs(as_json: bool, last: int) -> None:
     ]
     headers = ("run", "pipeline", "settings", "outcome", "AUROC", "steps", "reason")
     print_table(headers, rows, f"no runs yet in {home.home}")
+
+
+def _placed(task: "Task") -> str:
+    return f"{task.kind}\n{task.runs_on}" if task.runs_on else task.kind
+
+
+def _told(task: "Task") -> Iterator[str]:
+    """A line for each thing that a reader of an engine's task looks for."""
+    from pipelines.backends.tasks import ALWAYS
+
+    if task.condition:
+        yield f"{'once' if task.condition == ALWAYS else 'if'} {task.condition}"
+    if task.outcome:
+        yield f"ends the run as “{task.outcome}”"
+    # Configs, which bear digests, and what the engine fills in by itself are in the JSON.
+    reads = [o for o in dict.fromkeys(task.inputs.values()) if "://" not in o and "{{" not in o]
+    for verb, names in (("reads", reads), ("makes", task.outputs), ("after", task.after)):
+        if names:
+            yield f"{verb} {', '.join(names)}"
+    if task.kind not in ("condition", "fail", "importer", "model package"):
+        networks = {"none": "no network", "vpc": "in the VPC", "public": "on the internet"}
+        limit = task.minutes_limit and f"at most {task.minutes_limit:g} min"
+        retries = task.retries and f"{task.retries} retries"
+        facts = (limit, task.cached and "cached", retries, networks.get(task.network))
+        yield ", ".join(fact for fact in facts if fact)
 
 
 def _walk(pipeline: Any, config: Path, overrides: tuple[str, ...], as_json: bool) -> "Run":

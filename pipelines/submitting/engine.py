@@ -54,7 +54,7 @@ class Order:
         name: What people look for in the engine's own pages.
         identity: What the run is made of; see there.
         uris: Where the cluster finds each source.
-        patch: Uncommitted work, as text.
+        patch: Uncommitted work, for `git apply`.
         again: Set apart from earlier runs that are made of the same; empty for the first.
     """
 
@@ -62,7 +62,7 @@ class Order:
     name: str
     identity: "Identity"
     uris: Mapping[str, str]
-    patch: str = ""
+    patch: bytes = b""
     again: str = ""
 
 
@@ -81,7 +81,8 @@ class Engine(Protocol):
 
     name: Name
     schemes: tuple[str, ...]  # of URIs that its steps can read
-    given: Mapping[str, str]  # sources that its settings place
+    given: dict[str, str]  # sources that its settings place
+    state: str  # s3://… of the workspace that its steps share; empty where that is a volume
 
     def content(self, uri: str) -> str:
         """A digest of what lies there; of the name, where the engine cannot look."""

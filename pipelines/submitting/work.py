@@ -1,11 +1,11 @@
 """The commit that a run is made from, and what is not committed yet."""
 
+import hashlib
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from lineage.digest import digest
 from lineage.errors import BadInput
 
 # What decides what a run computes. Data never travels in a patch: it may hold identities.
@@ -19,12 +19,12 @@ class Work:
     """A commit, and a patch on top of it."""
 
     commit: str
-    patch: str = ""
+    patch: bytes = b""  # what `git apply` takes
 
     @property
     def patch_digest(self) -> str:
         """Empty if all is committed."""
-        return digest("patch", self.patch) if self.patch else ""
+        return hashlib.sha256(self.patch).hexdigest() if self.patch else ""
 
 
 def read_work(folder: Path, *, dirty: bool) -> Work:
@@ -44,16 +44,16 @@ def read_work(folder: Path, *, dirty: bool) -> Work:
         if dirty:
             return Work("")
         raise BadInput(
-            "the settings lie in no git repository, so no commit can be recorded; commit them to "
-            "one, or say --dirty to go on without"
+            "the settings lie in no git repository, or in one that git does not let this user "
+            "read, so no commit can be recorded; commit them, or say --dirty to go on without"
         )
-    top = Path(root.rstrip("\n"))
+    top = Path(root.decode().rstrip("\n"))
     if (head := _git(top, "rev-parse", "--verify", "--quiet", "HEAD")) is None:
         raise BadInput("the repository has no commit yet; make one")
     changed = _names(top, "diff", "--name-only", "-z", "HEAD")
     new = [n for n in _names(top, "ls-files", "-z", "--others", "--exclude-standard") if _code(n)]
     if not changed and not new:
-        return Work(head.strip())
+        return Work(head.decode().strip())
     if not dirty:
         told = ", ".join(sorted([*changed, *new])[:3])
         more = f" and {len(changed) + len(new) - 3} more" if len(changed) + len(new) > 3 else ""
@@ -66,17 +66,17 @@ def read_work(folder: Path, *, dirty: bool) -> Work:
             f"{len(data)} changed files are data, not code, and data never travels in a patch; "
             "commit or undo the change"
         )
-    return Work(head.strip(), _patch(top, changed, new))
+    return Work(head.decode().strip(), _patch(top, changed, new))
 
 
-def _patch(top: Path, changed: list[str], new: list[str]) -> str:
+def _patch(top: Path, changed: list[str], new: list[str]) -> bytes:
     options = ("--no-ext-diff", "--no-textconv", "--no-color", "--binary", "--full-index")
     parts = [_git(top, "diff", *options, "HEAD", "--", *changed)] if changed else []
     for name in sorted(new):
         # It ends with 1, for the files differ.
         parts.append(_git(top, "diff", *options, "--no-index", "--", "/dev/null", name, ends=(1,)))
-    patch = "".join(part for part in parts if part is not None)
-    if len(patch.encode()) > MOST_BYTES:
+    patch = b"".join(part for part in parts if part is not None)
+    if len(patch) > MOST_BYTES:
         raise BadInput(f"the uncommitted work is larger than {MOST_BYTES >> 20} MiB; commit it")
     return patch
 
@@ -87,18 +87,13 @@ def _code(name: str) -> bool:
 
 
 def _names(top: Path, *arguments: str) -> list[str]:
-    return [name for name in (_git(top, *arguments) or "").split("\0") if name]
+    listed = (_git(top, *arguments) or b"").decode(errors="surrogateescape")
+    return [name for name in listed.split("\0") if name]
 
 
-def _git(folder: Path, *arguments: str, ends: tuple[int, ...] = (0,)) -> str | None:
+def _git(folder: Path, *arguments: str, ends: tuple[int, ...] = (0,)) -> bytes | None:
     """What git says; None where it says no."""
     if (git := shutil.which("git")) is None:
         return None
-    done = subprocess.run(
-        [git, "-C", str(folder), *arguments],
-        capture_output=True,
-        check=False,
-        text=True,
-        errors="surrogateescape",
-    )
+    done = subprocess.run([git, "-C", str(folder), *arguments], capture_output=True, check=False)
     return done.stdout if done.returncode in ends else None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from google.protobuf import json_format
+from google.protobuf import json_format  # type: ignore[import-untyped]
 from kfp import compiler, dsl, kubernetes
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec import pipeline_spec_pb2
@@ -55,7 +55,7 @@ def check(package: str) -> None:
         BadInput: It holds something else.
     """
     try:
-        spec, platform = yaml.load_all(package, yaml.CSafeLoader)  # noqa: S506  a safe loader
+        spec, platform = yaml.load_all(package, yaml.CSafeLoader)
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
         json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
@@ -121,7 +121,7 @@ def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
             run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER
         )
         _place_small(last, _words(LAST), settings)
-        with dsl.ExitHandler(last, name=pipeline.name):
+        with dsl.ExitHandler(last, name=_words(pipeline.name)):
             for name, uri in uris.items():
                 # An equal URI is the same artifact again, so that KFP's cache can recognise it.
                 source = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset, reimport=False)
@@ -271,9 +271,7 @@ def _mount(task: dsl.PipelineTask, settings: KubeflowSettings) -> None:
 
 def _harden(task: dsl.PipelineTask, settings: KubeflowSettings) -> None:
     """What KFP lets a task say of Kubernetes' restricted profile; its server adds the rest."""
-    kubernetes.set_security_context(
-        task, run_as_user=settings.run_as_user, run_as_group=0, run_as_non_root=True
-    )
+    kubernetes.set_security_context(task, run_as_user=settings.run_as_user, run_as_non_root=True)
     kubernetes.set_image_pull_policy(task, "IfNotPresent")  # the digest says what it is
     if settings.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, settings.image_pull_secrets)

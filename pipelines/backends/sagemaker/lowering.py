@@ -6,18 +6,15 @@ version into SageMaker's own registry.
 """
 
 import json
-import logging
-import os
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lineage.digest import digest
 from lineage.errors import BadInput
+from lineage.workspace import secret_variable
 from pipelines.backends.cluster import (
     launch_values,
     mapped_secrets,
@@ -25,38 +22,23 @@ from pipelines.backends.cluster import (
     require_server,
     waits,
 )
-from pipelines.backends.sagemaker.settings import SageMakerSettings
+from pipelines.backends.sagemaker.mirror import mirror
+from pipelines.backends.sagemaker.offline import offline, offline_session, quick
+from pipelines.backends.sagemaker.requests import check
+from pipelines.backends.sagemaker.safeguards import eligible, require_eligible, require_safeguards
+from pipelines.backends.sagemaker.settings import Instance, SageMakerSettings
 from pipelines.graph import Fail, GraphError, Node, Pipeline, Port, Source, Step, When
 
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """Let the SDK neither look for a region, credentials and roles, nor set up our logging."""
-    root = logging.getLogger()
-    level, handlers, environment = root.level, root.handlers[:], dict(os.environ)
-    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")  # imports fail without any
-    os.environ |= {"AWS_EC2_METADATA_DISABLED": "true", "SAGEMAKER_VALIDATE_ROLE": "false"}
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Running within a PipelineSession")
-            yield
-    finally:
-        os.environ.clear()
-        os.environ |= environment
-        root.setLevel(level)
-        root.handlers[:] = handlers
-
-
-with _offline():
-    import boto3
-    from sagemaker.core.config.config_manager import SageMakerConfig
+with offline():
     from sagemaker.core.network import NetworkConfig
     from sagemaker.core.processing import Processor
     from sagemaker.core.shapes import (
+        CheckpointConfig,
         ProcessingInput,
         ProcessingOutput,
         ProcessingS3Input,
         ProcessingS3Output,
+        Tag,
     )
     from sagemaker.core.training.configs import (
         Compute,
@@ -73,18 +55,18 @@ with _offline():
     from sagemaker.core.workflow.properties import PropertyFile
     from sagemaker.mlops.workflow.condition_step import ConditionStep
     from sagemaker.mlops.workflow.fail_step import FailStep
-    from sagemaker.mlops.workflow.model_step import ModelStep
     from sagemaker.mlops.workflow.pipeline import Pipeline as SageMakerPipeline
     from sagemaker.mlops.workflow.retry import (
         SageMakerJobExceptionTypeEnum,
         SageMakerJobStepRetryPolicy,
     )
     from sagemaker.mlops.workflow.steps import CacheConfig, ProcessingStep, TrainingStep
-    from sagemaker.serve.model_builder import ModelBuilder
     from sagemaker.train.model_trainer import ModelTrainer
 
 PROCESSING = "/opt/ml/processing"
-MOST_INPUTS = 10  # of one processing job, the config among them
+CHECKPOINTS = "/opt/ml/checkpoints"
+WORKSPACE = "workspace"  # of an isolated job, what it adds to the shared workspace
+OURS = ("LIGHTBOX_", "MLFLOW_TRACKING_URI", "AWS_DEFAULT_REGION")
 
 
 def compile_to(pipeline: Pipeline, settings: SageMakerSettings, path: Path) -> None:
@@ -92,19 +74,53 @@ def compile_to(pipeline: Pipeline, settings: SageMakerSettings, path: Path) -> N
 
     A container argument holds 256 characters, so that configs travel as files named by digest:
     `<path without suffix>.configs/` is to be copied to `s3://<bucket>/configs/` before a start.
-
-    Raises:
-        BadInput: The settings lack something, or hold what SageMaker cannot use.
-        GraphError: The pipeline asks for what SageMaker cannot do.
+    Raises what `compiled` does.
     """
-    with _offline(), _schema_checked_once():
-        native, configs = lower(pipeline, settings, _session(settings))
-        definition = json.loads(native.definition())
-    path.write_text(json.dumps(definition, indent=2) + "\n")
+    definition, configs = compiled(pipeline, settings)
+    path.write_text(definition)
     for name, text in configs.items():
         place = path.with_suffix(".configs") / name / "config.json"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text)
+
+
+def compiled(pipeline: Pipeline, settings: SageMakerSettings) -> tuple[str, dict[str, str]]:
+    """The native definition (JSON), and the text of each config by its digest.
+
+    Raises:
+        BadInput: The settings lack something, or hold what SageMaker cannot use.
+        GraphError: The pipeline asks for what SageMaker cannot do, or for what its API refuses.
+    """
+    require_safeguards(settings, pipeline)
+    with offline(), quick():
+        session = offline_session(settings.region, settings.bucket)
+        native, configs = lower(pipeline, settings, session)
+        definition = json.loads(native.definition())
+    check(definition, pipeline_request(pipeline, settings))
+    require_eligible(definition, settings)
+    return json.dumps(definition, indent=2) + "\n", configs
+
+
+def pipeline_request(pipeline: Pipeline, settings: SageMakerSettings) -> dict[str, Any]:
+    """What CreatePipeline takes besides the definition: name, role, tags, and a description.
+
+    The description says what a person asks who finds the pipeline in Studio: what runs, from
+    which image, and without which safeguards.
+    """
+    sentences = [
+        f"Steps: {', '.join(step.name for step in pipeline.steps())}",
+        f"image {settings.image.rpartition('@')[2]}",
+    ]
+    if settings.hipaa_eligible:
+        sentences.append(f"HIPAA-eligible services as listed on {eligible(settings).as_of}")
+    sentences += [f"without {name}: {why}" for name, why in sorted(settings.waivers.items())]
+    return {
+        "PipelineName": pipeline.name,
+        "PipelineDisplayName": pipeline.name,
+        "PipelineDescription": ". ".join(sentences),
+        "RoleArn": settings.role,
+        "Tags": _tags(settings),
+    }
 
 
 def lower(
@@ -113,13 +129,14 @@ def lower(
     """The pipeline as the SDK's own object, and the text of each config by its digest."""
     require_pinned(image=settings.image, serving_image=settings.serving_image)
     require_server(settings.tracking_uri)
+    if taken := sorted(name for name in settings.environment if name.startswith(OURS)):
+        raise BadInput(f"environment: {taken} are set for each step by what it needs; remove them")
     launch = launch_values(pipeline, settings.sources, ("s3",))
     parameters = {n: ParameterString(n, default_value=v) for n, v in launch.items()}
     names = {step.name for step in pipeline.steps()}
-    if strange := sorted(n for n in names if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", n)):
-        raise GraphError(f"SageMaker takes no steps named {strange}; use letters, digits, - and _")
     lowering = _Lowering(settings, session, parameters, waits(pipeline), names)
     steps = lowering.lower(pipeline.nodes)
+    # The SDK makes each run an experiment's trial, in regions that have experiments.
     native = SageMakerPipeline(
         name=pipeline.name,
         parameters=list(parameters.values()),
@@ -148,8 +165,8 @@ class _Lowering:
                 case Step():
                     make = self._training if node.component.trains else self._processing
                     self.steps[node] = [make(node)]
-                    if model := node.component.registers:
-                        self.steps[node].append(self._mirror(node, node.inputs[model]))
+                    if node.component.registers:
+                        self.steps[node].append(self._mirror(node))
                     lowered += self.steps[node]
                 case Fail():
                     lowered.append(self._fail(node))
@@ -173,6 +190,8 @@ class _Lowering:
         name = self._name(f"when-{when.condition.step.name}-{when.condition.name}")
         condition = ConditionStep(
             name=name,
+            display_name=f"{_said(when.condition)}?",
+            description=f"Goes on by what {when.condition.step.name} reported",
             conditions=[ConditionEquals(left=_value(when.condition), right=True)],
             if_steps=self.lower(when.then, nested=True),
             else_steps=self.lower(when.otherwise, nested=True),
@@ -182,19 +201,19 @@ class _Lowering:
     def _fail(self, fail: Fail) -> FailStep:
         return FailStep(
             name=self._name(fail.outcome),
+            display_name=fail.outcome,
+            description=f"Ends the run as {fail.outcome}: exit code {fail.exit_code}",
             error_message=Join(on=": ", values=[fail.outcome, _value(fail.reason)]),
             depends_on=self._awaited(fail),
         )
 
     def _processing(self, step: Step) -> ProcessingStep:
         contract = step.component
-        origins = {"config": self._config_uri(step)}
-        origins |= {name: self._uri(origin) for name, origin in step.inputs.items()}
-        if len(origins) > MOST_INPUTS:
-            raise GraphError(f"{step.name} reads {len(origins)} folders; SageMaker allows 10")
-        outputs = [*contract.outputs, *(["values"] if contract.values else [])]
+        outputs = {name: self._output_uri(step, name) for name in contract.outputs}
+        if contract.values:
+            outputs["values"] = self._output_uri(step, "values")
 
-        arguments = ["--config", f"{PROCESSING}/input/config/config.json"]
+        arguments = [contract.entry, "--config", f"{PROCESSING}/input/config/config.json"]
         for name in contract.inputs:
             arguments += ["--input", f"{name}={PROCESSING}/input/{name}"]
         for name in contract.outputs:
@@ -202,98 +221,122 @@ class _Lowering:
         if contract.values:
             arguments += ["--values-json", f"{PROCESSING}/output/values/values.json"]
 
+        native_outputs = [_output(name, uri) for name, uri in outputs.items()]
+        if self._keeps_state_offline(step):
+            if WORKSPACE in outputs:
+                raise GraphError(f"{step.name} has an output {WORKSPACE!r}, which is taken here")
+            native_outputs.append(_output(WORKSPACE, self._workspace_uri(), "Continuous"))
+        instance = self._instance(step)
         processor = Processor(
             role=self.settings.role,
             image_uri=self.settings.image,
-            entrypoint=["python", "-m", contract.module],
+            entrypoint=["python", "-m", "components"],
             env=self._environment(step),
-            instance_type=self._instance(step),
+            instance_type=instance.type,
             instance_count=1,
             volume_size_in_gb=self.settings.volume_gib,
-            volume_kms_key=self.settings.kms_key,
-            output_kms_key=self.settings.kms_key,
+            volume_kms_key=self._volume_key(instance),
+            output_kms_key=self.settings.kms_key or None,
             max_runtime_in_seconds=contract.resources.timeout_minutes * 60,
             network_config=NetworkConfig(
                 enable_network_isolation=self._isolated(step),
-                encrypt_inter_container_traffic=True,
-                subnets=self.settings.subnets,
-                security_group_ids=self.settings.security_groups,
+                encrypt_inter_container_traffic=self.settings.encrypt_between_instances,
+                subnets=self.settings.subnets or None,
+                security_group_ids=self.settings.security_groups or None,
             ),
+            tags=_tags(self.settings) or None,
             sagemaker_session=self.session,
         )
         run = processor.run(
             arguments=arguments,
-            inputs=[_input(name, uri) for name, uri in origins.items()],
-            outputs=[_output(name, self._output_uri(step, name)) for name in outputs],
+            inputs=[_input(name, uri) for name, uri in self._origins(step).items()],
+            outputs=native_outputs,
         )
         values = PropertyFile(name="values", output_name="values", path="values.json")
         return ProcessingStep(
             name=step.name,
             step_args=run,
             property_files=[values] if contract.values else None,
-            depends_on=self._awaited(step),
-            **self._policies(step),
+            **self._told(step),
         )
 
     def _training(self, step: Step) -> TrainingStep:
         contract = step.component
         if contract.outputs != (contract.trains,):
             raise GraphError(f"{step.name} trains; SageMaker takes nothing but a model out of that")
-        origins = {"config": self._config_uri(step)}
-        origins |= {name: self._uri(origin) for name, origin in step.inputs.items()}
+        if contract.state:
+            raise GraphError(
+                f"{step.name} trains, without a network; it cannot add to {list(contract.state)}"
+            )
+        instance = self._instance(step)
+        seconds = contract.resources.timeout_minutes * 60
+        # SageMaker starts `<image> train` with fixed paths; this tells it which step to be.
+        environment = self._environment(step) | {"LIGHTBOX_STEP": contract.entry}
+        spot: dict[str, Any] = {}
+        if self.settings.spot:
+            environment["LIGHTBOX_CHECKPOINTS"] = CHECKPOINTS
+            spot = {"checkpoint_config": self._checkpoints(step)}
         trainer = ModelTrainer(
             role=self.settings.role,
             training_image=self.settings.image,
             base_job_name=step.name,
-            # SageMaker starts `<image> train` with fixed paths; this tells it which step to be.
-            environment=self._environment(step) | {"LIGHTBOX_STEP": contract.module},
+            environment=environment,
             compute=Compute(
-                instance_type=self._instance(step),
-                instance_count=1,
+                instance_type=instance.type,
+                instance_count=self.settings.training_instances,
                 volume_size_in_gb=self.settings.volume_gib,
-                volume_kms_key_id=self.settings.kms_key,
+                volume_kms_key_id=self._volume_key(instance),
+                enable_managed_spot_training=self.settings.spot or None,
             ),
             networking=Networking(
                 enable_network_isolation=self._isolated(step),
-                enable_inter_container_traffic_encryption=True,
-                subnets=self.settings.subnets,
-                security_group_ids=self.settings.security_groups,
+                enable_inter_container_traffic_encryption=self.settings.encrypt_between_instances,
+                subnets=self.settings.subnets or None,
+                security_group_ids=self.settings.security_groups or None,
             ),
             stopping_condition=StoppingCondition(
-                max_runtime_in_seconds=contract.resources.timeout_minutes * 60
+                max_runtime_in_seconds=seconds,
+                max_wait_time_in_seconds=seconds + self.settings.spot_wait_minutes * 60
+                if self.settings.spot
+                else None,
             ),
             input_data_config=[
-                InputData(channel_name=name, data_source=uri) for name, uri in origins.items()
+                InputData(channel_name=name, data_source=uri)
+                for name, uri in self._origins(step).items()
             ],
             output_data_config=OutputDataConfig(
                 s3_output_path=f"s3://{self.settings.bucket}/models",
-                kms_key_id=self.settings.kms_key,
+                kms_key_id=self.settings.kms_key or None,
             ),
+            tags=[Tag(key=t["Key"], value=t["Value"]) for t in _tags(self.settings)] or None,
             sagemaker_session=self.session,
+            **spot,
         )
-        return TrainingStep(
-            name=step.name,
-            step_args=trainer.train(),
-            depends_on=self._awaited(step),
-            **self._policies(step),
-        )
+        return TrainingStep(name=step.name, step_args=trainer.train(), **self._told(step))
 
-    def _mirror(self, step: Step, origin: Port | Source) -> ModelStep:
-        model = ModelBuilder(
-            image_uri=self.settings.serving_image,
-            s3_model_data_url=self._uri(origin),
-            role_arn=self.settings.role,
-            sagemaker_session=self.session,
-        )
-        told = [name for name, kind in step.component.values.items() if kind is str]
-        package = model.register(
-            model_package_group_name=self.settings.model_package_group,
-            approval_status="PendingManualApproval",
-            content_types=["application/dicom"],
-            response_types=["application/json"],
-            customer_metadata_properties={name: _value(step[name]) for name in told},
-        )
-        return ModelStep(name=self._name(f"{step.name}-mirror"), step_args=package)
+    def _checkpoints(self, step: Step) -> CheckpointConfig:
+        """One place for each run: a job that is interrupted finds its own, and no other's."""
+        run = ExecutionVariables.PIPELINE_EXECUTION_ID
+        place = [f"s3://{self.settings.bucket}/checkpoints", run, step.name]
+        return CheckpointConfig(s3_uri=Join(on="/", values=place), local_path=CHECKPOINTS)
+
+    def _mirror(self, step: Step) -> Any:
+        component = step.component
+        model = step.inputs[str(component.registers)]
+        if isinstance(model, Port) and not model.step.component.trains:
+            raise GraphError(
+                f"{step.name} registers what {model.step.name} made; "
+                "SageMaker packages only what a step that trains has made"
+            )
+        uris = self._origins(step) | {name: self._uri(step[name]) for name in component.outputs}
+        told = {n: _value(step[n]) for n, kind in component.values.items() if kind is str}
+        name = self._name(f"{step.name}-mirror")
+        return mirror(step, name, uris, told, self.settings, self.session)
+
+    def _origins(self, step: Step) -> dict[str, Any]:
+        """Where each of its inputs comes from, its config first."""
+        inputs = {name: self._uri(origin) for name, origin in step.inputs.items()}
+        return {"config": self._config_uri(step)} | inputs
 
     def _uri(self, origin: Port | Source) -> Any:
         if isinstance(origin, Source):
@@ -313,43 +356,77 @@ class _Lowering:
         self.configs[name] = text
         return f"s3://{self.settings.bucket}/configs/{name}"
 
+    def _workspace_uri(self) -> str:
+        return f"s3://{self.settings.bucket}/workspace"
+
     def _environment(self, step: Step) -> dict[str, str]:
         secrets = mapped_secrets(step, self.settings.secrets)
         if secrets and self._isolated(step):
             raise BadInput(f"{step.name} reads {list(secrets)}, but runs without a network")
-        return {
-            "LIGHTBOX_CODE_IDENTITY": self.settings.image,
+        found = self.settings.environment | {"LIGHTBOX_CODE_IDENTITY": self.settings.image}
+        if self._keeps_state_offline(step):
+            found["LIGHTBOX_HOME"] = f"{PROCESSING}/output/{WORKSPACE}"
+        if self._isolated(step):
+            return found
+        found |= {
+            "AWS_DEFAULT_REGION": self.settings.region,
             "MLFLOW_TRACKING_URI": self.settings.tracking_uri,
             # The ARN, never the secret: whoever may read a definition may not read that.
-            **{_secret_variable(name): arn for name, arn in secrets.items()},
+            **{secret_variable(name): arn for name, arn in secrets.items()},
         }
+        if step.component.state:
+            found["LIGHTBOX_STATE"] = self._workspace_uri()
+        return found
 
     def _isolated(self, step: Step) -> bool:
         return bool(step.component.trains) or step.component.name in self.settings.isolated
 
-    def _instance(self, step: Step) -> str:
+    def _keeps_state_offline(self, step: Step) -> bool:
+        """A job without a network cannot write to the workspace; SageMaker copies what it adds."""
+        return bool(step.component.state) and self._isolated(step)
+
+    def _instance(self, step: Step) -> Instance:
         need = step.component.resources
         for has in self.settings.instances:
             if has.cpu >= need.cpu and has.memory_gib >= need.memory_gib and has.gpus >= need.gpus:
-                return has.type
+                return has
         raise BadInput(f"instances: none is large enough for {step.name}, which needs {need}")
+
+    def _volume_key(self, instance: Instance) -> str | None:
+        return None if instance.local_disks else self.settings.kms_key or None
 
     def _awaited(self, node: Node) -> list[Any] | None:
         return [native for step in self.order.get(node, []) for native in self.steps[step]] or None
 
-    def _policies(self, step: Step) -> dict[str, Any]:
-        cached = CacheConfig(
-            enable_caching=not step.component.effect, expire_after=self.settings.cache_for
-        )
-        policies: dict[str, Any] = {"cache_config": cached}
+    def _told(self, step: Step) -> dict[str, Any]:
+        """What a person and the engine are told of a job: its name, cache, retries, and order."""
+        kinds = SageMakerJobExceptionTypeEnum
+        retries = [
+            # Nothing has run yet, so trying again repeats nothing.
+            SageMakerJobStepRetryPolicy(
+                exception_types=[kinds.CAPACITY_ERROR, kinds.RESOURCE_LIMIT],
+                interval_seconds=60,
+                max_attempts=self.settings.start_attempts,
+            )
+        ]
         if step.component.retries:
-            policies["retry_policies"] = [
+            retries.append(
                 SageMakerJobStepRetryPolicy(
-                    exception_types=list(SageMakerJobExceptionTypeEnum),
+                    exception_types=[kinds.INTERNAL_ERROR],
+                    interval_seconds=60,
                     max_attempts=step.component.retries,
                 )
-            ]
-        return policies
+            )
+        purpose = (step.component.function.__doc__ or "").strip().partition("\n")[0]
+        return {
+            "display_name": step.name.replace("_", " "),
+            "description": purpose or None,
+            "cache_config": CacheConfig(
+                enable_caching=not step.component.effect, expire_after=self.settings.cache_for
+            ),
+            "retry_policies": retries,
+            "depends_on": self._awaited(step),
+        }
 
     def _name(self, wish: str) -> str:
         """A name that SageMaker accepts and that nothing else bears."""
@@ -374,8 +451,10 @@ def _said(port: Port) -> str:
     return f"{port.step.name}.{port.name}"
 
 
-def _secret_variable(name: str) -> str:
-    return "LIGHTBOX_SECRET_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+def _tags(settings: SageMakerSettings) -> list[dict[str, str]]:
+    """Those of the settings, and each waiver with its reason, for whoever reviews a job."""
+    waived = {f"lightbox:without:{name}": why for name, why in settings.waivers.items()}
+    return [{"Key": k, "Value": v} for k, v in sorted((settings.tags | waived).items())]
 
 
 def _input(name: str, uri: Any) -> ProcessingInput:
@@ -390,51 +469,12 @@ def _input(name: str, uri: Any) -> ProcessingInput:
     )
 
 
-def _output(name: str, uri: Any) -> ProcessingOutput:
+def _output(name: str, uri: Any, upload: str = "EndOfJob") -> ProcessingOutput:
     return ProcessingOutput(
         output_name=name,
         s3_output=ProcessingS3Output(
             s3_uri=uri,
-            s3_upload_mode="EndOfJob",
+            s3_upload_mode=upload,
             local_path=f"{PROCESSING}/output/{name}",
         ),
     )
-
-
-class _OfflineSession(PipelineSession):  # type: ignore[misc]
-    """A session that is asked for nothing but names."""
-
-    def default_bucket(self) -> str:
-        """The bucket of the settings; the SDK's own would look whether it exists."""
-        return str(self._default_bucket_name_override)
-
-
-def _session(settings: SageMakerSettings) -> PipelineSession:
-    # Keys that open nothing: without any, boto would look for real ones.
-    boto = boto3.Session("none", "none", region_name=settings.region)
-    return _OfflineSession(
-        boto_session=boto,
-        default_bucket=settings.bucket,
-        sagemaker_config={
-            "SchemaVersion": "1.0",
-            "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}},
-        },
-    )
-
-
-@contextmanager
-def _schema_checked_once() -> Iterator[None]:
-    """The SDK checks its whole config for each default that it looks up; once is enough."""
-    check, seen = SageMakerConfig.validate_sagemaker_config, set()
-
-    def once(config: dict[str, Any] | None = None) -> None:
-        text = json.dumps(config, sort_keys=True)
-        if text not in seen:
-            check(config)
-            seen.add(text)
-
-    SageMakerConfig.validate_sagemaker_config = staticmethod(once)
-    try:
-        yield
-    finally:
-        SageMakerConfig.validate_sagemaker_config = staticmethod(check)

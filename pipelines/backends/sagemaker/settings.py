@@ -1,6 +1,6 @@
 """Where a pipeline runs on SageMaker, as opposed to what it computes."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Instance(BaseModel):
@@ -12,6 +12,8 @@ class Instance(BaseModel):
     cpu: int
     memory_gib: int
     gpus: int = 0
+    # It has disks of its own (ml.g5, ml.p4d, …): encrypted by its hardware, they take no KMS key.
+    local_disks: bool = False
 
 
 class SageMakerSettings(BaseModel):
@@ -21,14 +23,25 @@ class SageMakerSettings(BaseModel):
         image: Holds this project; pinned by digest.
         serving_image: What the mirrored model package is served by; pinned by digest.
         role: ARN of the role that the jobs take on.
-        bucket: Holds configs, outputs of runs, and models.
-        kms_key: Encrypts the jobs' volumes and outputs.
+        bucket: Holds configs, outputs of runs, models, checkpoints and the shared workspace.
+        kms_key: Encrypts the jobs' volumes and outputs; a key's id or ARN, for volumes take no
+            alias.
+        encrypt_between_instances: What the instances of one job tell each other.
         tracking_uri: MLflow server's URL, or the ARN of one that SageMaker manages.
         instances: What steps may run on, cheapest first.
-        isolated: Components without any network besides those that train.
+        training_instances: How many instances a step that trains gets; they share each batch.
+        spot: Train on spot capacity: cheaper, may be interrupted, goes on from its checkpoints.
+            Such a model is never taken from SageMaker's cache.
+        spot_wait_minutes: How long a training job may wait for spot capacity, all in all.
+        isolated: Components without any network besides those that train, which never have one.
         sources: S3 URIs of sources; one that is missing here must be given at launch.
         secrets: For each workspace secret, the ARN of the AWS secret that holds it.
+        environment: Further variables for every job, such as proxies.
+        tags: Stand on the pipeline and its jobs; a model package bears those of its group.
         cache_for: How long a pure step's outputs may be reused, an ISO 8601 duration.
+        start_attempts: How often SageMaker tries to start a job while there is no capacity.
+        hipaa_eligible: File that lists the AWS services which may see health information.
+        waivers: For each safeguard that is missing on purpose, the reason.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,14 +51,23 @@ class SageMakerSettings(BaseModel):
     role: str
     region: str
     bucket: str
-    kms_key: str
-    subnets: list[str]
-    security_groups: list[str]
+    kms_key: str = ""
+    subnets: list[str] = []
+    security_groups: list[str] = []
+    encrypt_between_instances: bool = True
     tracking_uri: str
     model_package_group: str
     instances: list[Instance]
+    training_instances: int = Field(1, ge=1)
+    spot: bool = False
+    spot_wait_minutes: int = Field(1440, ge=0)
     volume_gib: int = 100
     isolated: list[str] = ["evaluate"]
     sources: dict[str, str] = {}
     secrets: dict[str, str] = {}
+    environment: dict[str, str] = {}
+    tags: dict[str, str] = {}
     cache_for: str = "P30D"
+    start_attempts: int = Field(5, ge=1, le=20)
+    hipaa_eligible: str = "configs/hipaa_eligible.yaml"
+    waivers: dict[str, str] = {}

@@ -1,5 +1,7 @@
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +9,17 @@ import pytest
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from pydantic import ValidationError
 from small_lifecycle import IMAGE, Knobs, approve, evaluate, small_lifecycle, take_in
 
+from components.contract import Input, Output, component
+from lineage.code import ROOT
 from lineage.errors import BadInput
-from pipelines.backends.kubeflow.lowering import compile_to
-from pipelines.backends.kubeflow.settings import KubeflowSettings
+from pipelines.backends.kubeflow.lowering import check, compile_to
+from pipelines.backends.kubeflow.settings import KubeflowSettings, Toleration
 from pipelines.graph import Fail, GraphError, Pipeline, Source, Step, When
 from pipelines.settings import read_settings
 
-ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = KubeflowSettings(
     image=IMAGE,
     tracking_uri="https://mlflow.example",
@@ -36,8 +40,20 @@ def compiled(
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
+def every_task(spec: dict[str, Any]) -> dict[str, Any]:
+    """Of all levels, by name."""
+    tasks = dict(spec["root"]["dag"]["tasks"])
+    for body in spec["components"].values():
+        tasks |= body.get("dag", {}).get("tasks", {})
+    return tasks
+
+
 def container(spec: dict[str, Any], name: str) -> dict[str, Any]:
     return spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+
+
+def environment_of(spec: dict[str, Any], name: str) -> dict[str, str]:
+    return {pair["name"]: pair["value"] for pair in container(spec, name)["env"]}
 
 
 def guarded(spec: dict[str, Any]) -> dict[str, str]:
@@ -73,15 +89,41 @@ def test_a_fail_prints_the_reason_and_exits_with_its_code(
     tmp_path: Path, name: str, code: int
 ) -> None:
     told = container(compiled(tmp_path)[0], name)
-    assert told["args"] == ["{{$.inputs.parameters['reason']}}"]
-    reason = "it's 'quoted' $(exit 0)"
-    ran = subprocess.run([*told["command"], reason], capture_output=True, text=True)
+    reason = "--it's 'quoted' $(exit 0)"
+    given = {"{{$.inputs.parameters['reason']}}": reason, "{{$.inputs.parameters['run']}}": "r-1"}
+    words = told["command"] + told["args"]
+    for placeholder, value in given.items():
+        words = [word.replace(placeholder, value) for word in words]
+    home = tmp_path / "home"
+    ran = subprocess.run(
+        [sys.executable, *words[1:]],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"LIGHTBOX_HOME": str(home)},
+    )
     assert (ran.returncode, ran.stderr) == (code, reason + "\n")
+    kept = json.loads((home / "endings/r-1.json").read_text())
+    assert (kept["outcome"], kept["reason"]) == (name.replace("-", " "), reason)
 
 
 def test_a_refused_run_ends_only_after_the_model_was_entered(tmp_path: Path) -> None:
-    tasks = compiled(tmp_path)[0]["root"]["dag"]["tasks"]
-    assert "enter" in tasks["condition-branches-1"]["dependentTasks"]
+    tasks = compiled(tmp_path)[0]["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    (branches,) = (task for name, task in tasks.items() if "branches" in name)
+    assert "enter" in branches["dependentTasks"]
+
+
+def test_the_last_task_runs_however_the_others_ended_and_is_told_how(tmp_path: Path) -> None:
+    spec, _ = compiled(tmp_path)
+    tasks = spec["root"]["dag"]["tasks"]
+    assert set(tasks) == {"exit-handler-1", "record-the-ending"}
+    last = tasks["record-the-ending"]
+    assert last["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
+    status = last["inputs"]["parameters"]["status"]
+    assert status == {"taskFinalStatus": {"producerTask": "exit-handler-1"}}
+    assert (
+        "--status={{$.inputs.parameters['status']}}" in container(spec, "record-the-ending")["args"]
+    )
 
 
 def test_the_config_arrives_as_it_was_and_starts_no_placeholder(tmp_path: Path) -> None:
@@ -106,30 +148,138 @@ def test_what_a_source_is_must_be_said_at_launch_unless_a_cluster_can_reach_it(
 
 
 def test_another_place_of_a_source_is_another_cache_key(tmp_path: Path) -> None:
-    task = compiled(tmp_path)[0]["root"]["dag"]["tasks"]["take-in"]
-    assert task["inputs"]["parameters"] == {"scans_uri": {"componentInputParameter": "scans"}}
+    (uri,) = every_task(compiled(tmp_path)[0])["take-in"]["inputs"]["parameters"].items()
+    assert uri == ("scans_uri", {"componentInputParameter": "pipelinechannel--scans"})
 
 
 def test_effects_are_not_cached_and_pure_steps_are(tmp_path: Path) -> None:
-    spec, _ = compiled(tmp_path)
-    tasks = dict(spec["root"]["dag"]["tasks"])
-    for body in spec["components"].values():
-        tasks |= body.get("dag", {}).get("tasks", {})
+    tasks = every_task(compiled(tmp_path)[0])
     cached = {n for n, t in tasks.items() if t.get("cachingOptions", {}).get("enableCache")}
     assert cached >= {"take-in", "fit", "evaluate", "watch"}
-    assert not cached & {"enter", "approve", "refused", "waiting-for-approval"}
+    assert not cached & {"enter", "approve", "refused", "waiting-for-approval", "record-the-ending"}
 
 
-def test_hardware_retries_and_secrets_are_carried(tmp_path: Path) -> None:
-    spec, kubernetes = compiled(tmp_path)
+def test_hardware_and_retries_are_carried(tmp_path: Path) -> None:
+    spec, pods = compiled(tmp_path)
     resources = container(spec, "fit")["resources"]
     assert resources["accelerator"]["resourceType"] == "nvidia.com/gpu"
     assert resources["resourceMemoryLimit"] == "32Gi"
-    assert spec["root"]["dag"]["tasks"]["take-in"]["retryPolicy"]["maxRetryCount"] == 2
-    assert kubernetes["exec-fit"]["activeDeadlineSeconds"] == "5400"
-    (mounted,) = kubernetes["exec-take-in"]["secretAsVolume"]
-    assert (mounted["secretName"], mounted["mountPath"]) == ("keys", "/lightbox/secrets")
-    assert "secretAsVolume" not in kubernetes["exec-fit"]
+    assert pods["exec-fit"]["activeDeadlineSeconds"] == "5400"
+    (shared,) = pods["exec-fit"]["emptyDirMounts"]
+    assert (shared["mountPath"], shared["sizeLimit"]) == ("/dev/shm", "8192Mi")
+    retry = every_task(spec)["take-in"]["retryPolicy"]
+    assert retry["maxRetryCount"] == 2
+    assert (retry["backoffDuration"], retry["backoffFactor"]) == ("60s", 2.0)
+
+
+def test_every_pod_is_unprivileged_and_placed(tmp_path: Path) -> None:
+    taint = Toleration(key="team", value="imaging")
+    gpu = Toleration(key="nvidia.com/gpu", operator="Exists")
+    _, pods = compiled(
+        tmp_path,
+        run_as_user=4711,
+        image_pull_secrets=["registry"],
+        node_selector={"zone": "a"},
+        tolerations=[taint],
+        gpu_node_selector={"gpu": "h200"},
+        gpu_tolerations=[gpu],
+    )
+    for pod in pods.values():
+        assert pod["securityContext"] == {"runAsUser": "4711", "runAsNonRoot": True}
+        assert pod["imagePullPolicy"] == "IfNotPresent"
+        assert pod["imagePullSecret"][0]["secretName"] == "registry"
+        assert pod["nodeSelector"]["labels"]["zone"] == "a"
+        assert pod["tolerations"][0]["key"] == "team"
+    assert pods["exec-fit"]["nodeSelector"]["labels"] == {"zone": "a", "gpu": "h200"}
+    assert [t["key"] for t in pods["exec-fit"]["tolerations"]] == ["team", "nvidia.com/gpu"]
+
+
+def test_only_steps_with_something_to_keep_see_the_workspace(tmp_path: Path) -> None:
+    spec, pods = compiled(tmp_path)
+    mounted = {name.removeprefix("exec-") for name, pod in pods.items() if "pvcMount" in pod}
+    ours = {"refused", "waiting-for-approval", "record-the-ending"}
+    assert mounted == {"take-in", "enter", "approve"} | ours
+    told = {
+        name
+        for name in mounted | {"fit", "evaluate", "watch"}
+        if "LIGHTBOX_HOME" in environment_of(spec, name)
+    }
+    assert told == mounted
+
+
+def test_only_steps_that_train_or_act_are_told_of_mlflow(tmp_path: Path) -> None:
+    spec, _ = compiled(tmp_path)
+    names = ("take-in", "fit", "evaluate", "enter", "approve", "watch")
+    told = {n for n in names if "MLFLOW_TRACKING_URI" in environment_of(spec, n)}
+    assert told == {"fit", "enter", "approve"}
+
+
+@pytest.mark.parametrize(
+    ("holder", "secret", "key"),
+    [("keys", "keys", "pseudonym.key"), ("keys/hex", "keys", "hex")],
+)
+def test_a_secret_comes_as_the_variable_that_the_workspace_reads(
+    tmp_path: Path, holder: str, secret: str, key: str
+) -> None:
+    _, pods = compiled(tmp_path, secrets={"pseudonym.key": holder})
+    (taken,) = pods["exec-take-in"]["secretAsEnv"]
+    assert taken["secretName"] == secret
+    assert taken["keyToEnv"] == [{"secretKey": key, "envVar": "LIGHTBOX_SECRET_PSEUDONYM_KEY"}]
+    assert "secretAsEnv" not in pods["exec-fit"]
+
+
+def test_secrets_of_several_kubernetes_secrets_reach_one_step(tmp_path: Path) -> None:
+    @component(secrets=("a.key", "b.key"))
+    def both(config: Knobs, scans: Input, found: Output) -> None: ...
+
+    pipeline = Pipeline("p", [Step(both, Knobs(), scans=Source("scans", ""))])
+    _, pods = compiled(tmp_path, pipeline, secrets={"a.key": "one", "b.key": "two"})
+    taken = {s["secretName"]: s["keyToEnv"][0]["envVar"] for s in pods["exec-both"]["secretAsEnv"]}
+    assert taken == {"one": "LIGHTBOX_SECRET_A_KEY", "two": "LIGHTBOX_SECRET_B_KEY"}
+
+
+def test_a_step_is_shown_in_words_and_started_by_name(tmp_path: Path) -> None:
+    spec, _ = compiled(tmp_path)
+    assert spec["pipelineInfo"]["displayName"] == "small lifecycle"
+    assert every_task(spec)["take-in"]["taskInfo"]["name"] == "take in"
+    told = container(spec, "take-in")
+    assert told["command"] == ["python", "-m", "components"]
+    assert told["args"][0] == "small_lifecycle:take_in"
+
+
+def test_what_kubeflow_draws_is_declared_as_what_it_is(tmp_path: Path) -> None:
+    @component()
+    def measure(config: Knobs, model: Input, metrics: Output, report: Output) -> None: ...
+
+    pipeline = Pipeline("p", [Step(measure, Knobs(), model=Source("model", ""))])
+    spec, _ = compiled(tmp_path, pipeline)
+    made = spec["components"]["comp-measure"]["outputDefinitions"]["artifacts"]
+    assert {name: about["artifactType"]["schemaTitle"] for name, about in made.items()} == {
+        "metrics": "system.Dataset",
+        "metrics_numbers": "system.Metrics",
+        "metrics_roc": "system.ClassificationMetrics",
+        "report": "system.Dataset",
+        "report_page": "system.HTML",
+    }
+    assert container(spec, "measure")["args"][-2:] == ["--executor-input", "{{$}}"]
+
+
+def test_variables_of_the_settings_reach_every_step_and_never_take_the_place_of_ours(
+    tmp_path: Path,
+) -> None:
+    spec, _ = compiled(tmp_path, environment={"TZ": "UTC"})
+    for name in ("take-in", "fit", "refused", "record-the-ending"):
+        assert environment_of(spec, name)["TZ"] == "UTC"
+    for name in ("LIGHTBOX_HOME", "MLFLOW_TRACKING_URI"):
+        with pytest.raises(ValidationError, match=f"{name} is set by the pipeline itself"):
+            KubeflowSettings(**SETTINGS.model_dump() | {"environment": {name: "x"}})
+    with pytest.raises(ValidationError, match="use secrets:"):
+        KubeflowSettings(**SETTINGS.model_dump() | {"environment": {"LIGHTBOX_SECRET_X": "0"}})
+
+
+def test_the_root_user_is_refused() -> None:
+    with pytest.raises(ValidationError, match="run_as_user"):
+        KubeflowSettings(**SETTINGS.model_dump() | {"run_as_user": 0})
 
 
 @pytest.mark.parametrize(
@@ -163,10 +313,43 @@ def test_what_stands_below_a_fail_is_refused(tmp_path: Path) -> None:
         compiled(tmp_path, Pipeline("p", [judged, Fail("refused", judged["reason"], 3), never]))
 
 
+@pytest.mark.parametrize("names", [("Take in", "take-in"), ("importer", "other")])
+def test_names_that_kubeflow_would_change_are_refused(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    steps = [Step(take_in, Knobs(), name, scans=Source("scans", "")) for name in names]
+    with pytest.raises(GraphError, match=r"step '.+' would be named like .+; rename it"):
+        compiled(tmp_path, Pipeline("p", steps))
+
+
+def test_a_name_that_would_stand_twice_is_refused(tmp_path: Path) -> None:
+    @component()
+    def doubled(config: Knobs, report: Output, report_page: Output) -> None: ...
+
+    with pytest.raises(GraphError, match=r"doubled: .*\['report_page'\] would stand twice"):
+        compiled(tmp_path, Pipeline("p", [Step(doubled, Knobs())]))
+
+
+def test_a_package_that_the_schema_does_not_know_is_refused(tmp_path: Path) -> None:
+    compile_to(small_lifecycle(), SETTINGS, tmp_path / "package.yaml")
+    package = (tmp_path / "package.yaml").read_text()
+    check(package)
+    for word in ("triggerPolicy", "activeDeadlineSeconds", "resourceMemoryLimit"):
+        with pytest.raises(BadInput, match="does not know this package"):
+            check(package.replace(word, f"{word}s"))
+
+
+def test_a_package_may_have_any_name_and_leaves_no_draft(tmp_path: Path) -> None:
+    compile_to(small_lifecycle(), SETTINGS, tmp_path / "package")
+    with pytest.raises(BadInput):
+        compiled(tmp_path, image="lightbox:1.0")
+    assert [path.name for path in tmp_path.iterdir()] == ["package"]
+
+
 def test_a_typo_in_the_settings_is_told_with_its_file(tmp_path: Path) -> None:
     path = tmp_path / "kubeflow.yaml"
     path.write_text(yaml.safe_dump(SETTINGS.model_dump() | {"imgae": "x"}))
-    with pytest.raises(BadInput, match=r"kubeflow.yaml:4: imgae is not a setting"):
+    with pytest.raises(BadInput, match=r"kubeflow.yaml:\d+: imgae is not a setting"):
         read_settings(path, KubeflowSettings)
 
 
@@ -184,7 +367,9 @@ def test_the_whole_lifecycle_is_compiled_from_the_shipped_settings(
         spec, _ = compiled(tmp_path, pipeline, **settings.model_dump())
         for step in pipeline.steps():
             args = container(spec, step.name.replace("_", "-"))["args"]
-            assert json.loads(args[1]) == step.config.model_dump(mode="json")
+            assert json.loads(args[args.index("--config") + 1]) == step.config.model_dump(
+                mode="json"
+            )
     assert {"refused", "waiting-for-approval", "rolled-back"} <= {
         name.removeprefix("comp-")
         for name in compiled(tmp_path, model_lifecycle(config), **settings.model_dump())[0][

@@ -1,0 +1,351 @@
+"""Start, follow and schedule runs on SageMaker, through boto3."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import ConnectionError as NoConnection
+
+from lineage.digest import digest
+from lineage.errors import BadInput, StepFailed
+from pipelines.backends.sagemaker.settings import SageMakerSettings
+from pipelines.submitting.bucket import Bucket, listing_digest
+from pipelines.submitting.cron import for_eventbridge
+from pipelines.submitting.engine import Execution, Name, Order, Schedule, Task, Unreachable
+
+INLINE_BYTES = 100_000  # a larger definition goes through S3
+PREFIX = "lightbox-"  # of our schedules
+STATES: Mapping[str, Literal["running", "succeeded", "failed", "stopped"]] = {
+    **{"Executing": "running", "Stopping": "running", "Stopped": "stopped"},
+    **{"Succeeded": "succeeded", "Failed": "failed", "CompletedWithFailures": "failed"},
+}
+STEP_STATES = {
+    **{"Starting": "running", "Executing": "running", "Stopping": "running"},
+    **{"Stopped": "stopped", "Failed": "failed", "Succeeded": "ran"},
+}
+PASSING = ("Throttling", "ThrottlingException", "TooManyRequestsException", "RequestTimeout")
+
+
+class SageMakerEngine:
+    """One account and region. Credentials are boto3's to find; `AWS_ENDPOINT_URL` is honoured."""
+
+    name: Name = "sagemaker"
+    schemes: tuple[str, ...] = ("s3",)
+
+    def __init__(self, settings: SageMakerSettings) -> None:
+        self.settings = settings
+        self.given = settings.sources
+        self.state = f"s3://{settings.bucket}/workspace"
+        self._values: dict[str, dict[str, Any]] = {}  # of each job that ended
+
+    @cached_property
+    def _session(self) -> Any:
+        return boto3.Session(region_name=self.settings.region)
+
+    def _client(self, service: str) -> Any:
+        # The follower has a patience of its own; a start is tried again by boto3.
+        retries = {"mode": "standard", "max_attempts": 3}
+        return self._session.client(
+            service, config=Config(retries=retries, connect_timeout=10, read_timeout=60)
+        )
+
+    @cached_property
+    def _sagemaker(self) -> Any:
+        return self._client("sagemaker")
+
+    @cached_property
+    def _bucket(self) -> Bucket:
+        return Bucket(self._client("s3"), self.settings.bucket, self.settings.kms_key)
+
+    @cached_property
+    def _scheduler(self) -> Any:
+        return self._client("scheduler")
+
+    def content(self, uri: str) -> str:
+        """See `listing_digest`."""
+        with _explained("sources"):
+            return listing_digest(self._bucket.s3, uri)
+
+    def upload(self, path: Path, content: str) -> str:
+        """See `Bucket.upload`."""
+        with _explained("uploading a source"):
+            return self._bucket.upload(path, content)
+
+    def find(self, pipeline: str, token: str) -> Execution | None:
+        """The newest execution that says so in its description."""
+        try:
+            with _explained("looking for earlier runs"):
+                pages = self._sagemaker.get_paginator("list_pipeline_executions").paginate(
+                    PipelineName=pipeline, SortBy="CreationTime", SortOrder="Descending"
+                )
+                for page in pages:
+                    for summary in page["PipelineExecutionSummaries"]:
+                        if _facts(summary).get("token") == token:
+                            arn = summary["PipelineExecutionArn"]
+                            state = STATES.get(summary["PipelineExecutionStatus"], "running")
+                            return Execution(arn, state)
+        except _NoPipeline:
+            pass
+        return None
+
+    def start(self, order: Order) -> Execution:
+        """Bring configs, patch and definition, and start.
+
+        The token makes SageMaker answer two starters with one execution; and each starts the very
+        version that it brought, whoever else brings another meanwhile.
+        """
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "definition.json"
+            self._compile(order, path)
+            definition = json.dumps(json.loads(path.read_text()))  # without what is for people
+            with _explained("uploading the settings"):
+                self._put_configs(path)
+                if order.patch:
+                    self._bucket.put(f"submissions/{order.identity.token}/work.patch", order.patch)
+        version = self._bring(order, definition)
+        token = digest("start", order.identity.token, order.again) if order.again else ""
+        request = {
+            "PipelineName": order.pipeline.name,
+            "PipelineExecutionDisplayName": _display_name(order),
+            "PipelineExecutionDescription": json.dumps(order.identity.facts()),
+            "PipelineParameters": _parameters(order, definition),
+            "ClientRequestToken": token or order.identity.token,
+            **({"PipelineVersionId": version} if version else {}),
+        }
+        with _explained("starting the pipeline"):
+            arn = self._sagemaker.start_pipeline_execution(**request)["PipelineExecutionArn"]
+        return Execution(arn, "running")
+
+    def look(self, id: str) -> Execution:
+        """The execution, and its steps."""
+        with _explained("following the run"):
+            told = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=id)
+            pages = self._sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
+                PipelineExecutionArn=id, SortOrder="Ascending"
+            )
+            steps = [step for page in pages for step in page["PipelineExecutionSteps"]]
+        return Execution(
+            id=id,
+            # A word that is new to us is no end.
+            state=STATES.get(told["PipelineExecutionStatus"], "running"),
+            reason=told.get("FailureReason", ""),
+            tasks=tuple(self._task(step) for step in steps),
+        )
+
+    def stop(self, id: str) -> None:
+        """Ask it to stop; it goes on until the jobs have."""
+        with _explained("stopping the run"):
+            self._sagemaker.stop_pipeline_execution(
+                PipelineExecutionArn=id, ClientRequestToken=digest("stop", id)
+            )
+
+    def schedule(self, order: Order, cron: str) -> Schedule:
+        """A schedule of EventBridge that starts the pipeline."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "definition.json"
+            self._compile(order, path)
+            definition = json.dumps(json.loads(path.read_text()))
+            with _explained("uploading the settings"):
+                self._put_configs(path)
+        self._bring(order, definition)
+        with _explained("scheduling"):
+            arn = self._sagemaker.describe_pipeline(PipelineName=order.pipeline.name)["PipelineArn"]
+            wanted: dict[str, Any] = {
+                "Name": order.name,
+                "Description": f"lightbox: {order.identity.token}",
+                "ScheduleExpression": for_eventbridge(cron),
+                "ScheduleExpressionTimezone": "UTC",
+                "FlexibleTimeWindow": {"Mode": "OFF"},
+                "State": "ENABLED",
+                "Target": {
+                    "Arn": arn,
+                    "RoleArn": self.settings.role,  # it must trust scheduler.amazonaws.com too
+                    "RetryPolicy": {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 3600},
+                    "SageMakerPipelineParameters": {
+                        "PipelineParameterList": _parameters(order, definition)
+                    },
+                },
+            }
+            try:
+                self._scheduler.create_schedule(**wanted)
+            except self._scheduler.exceptions.ConflictException:
+                self._scheduler.update_schedule(**wanted)
+        return Schedule(order.name, wanted["ScheduleExpression"], arn)
+
+    def schedules(self) -> list[Schedule]:
+        """Those of EventBridge that bear our prefix."""
+        with _explained("listing schedules"):
+            pages = self._scheduler.get_paginator("list_schedules").paginate(NamePrefix=PREFIX)
+            names = [item["Name"] for page in pages for item in page["Schedules"]]
+            found = [self._scheduler.get_schedule(Name=name) for name in names]
+        return [
+            Schedule(
+                s["Name"], s["ScheduleExpression"], s["Target"]["Arn"], s["State"] == "ENABLED"
+            )
+            for s in found
+        ]
+
+    def unschedule(self, name: str) -> bool:
+        """Delete it."""
+        with _explained("removing the schedule"):
+            try:
+                self._scheduler.delete_schedule(Name=name)
+            except self._scheduler.exceptions.ResourceNotFoundException:
+                return False
+        return True
+
+    def _compile(self, order: Order, path: Path) -> None:
+        from pipelines.backends.sagemaker.lowering import compile_to
+
+        compile_to(order.pipeline, self.settings, path)
+
+    def _bring(self, order: Order, definition: str) -> int | None:
+        """Create or update the pipeline; the version's number, where SageMaker tells it."""
+        body: dict[str, Any] = {"PipelineDefinition": definition}
+        if len(definition.encode()) > INLINE_BYTES:
+            key = f"definitions/{digest('definition', definition)}.json"
+            with _explained("uploading the definition"):
+                self._bucket.put(key, definition.encode())
+            body = {
+                "PipelineDefinitionS3Location": {"Bucket": self.settings.bucket, "ObjectKey": key}
+            }
+        body |= {"PipelineName": order.pipeline.name, "RoleArn": self.settings.role}
+        with _explained("bringing the pipeline"):
+            try:
+                answer = self._sagemaker.update_pipeline(**body)
+            except ClientError as error:
+                if not _is_missing(error):
+                    raise
+                answer = self._create(body)
+        found: int | None = answer.get("PipelineVersionId")
+        return found
+
+    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
+        token = digest("create", {k: v for k, v in body.items() if isinstance(v, str)})
+        tags = [{"Key": key, "Value": value} for key, value in self.settings.tags.items()]
+        try:
+            answer: dict[str, Any] = self._sagemaker.create_pipeline(
+                **body, ClientRequestToken=token, Tags=tags
+            )
+        except ClientError as error:
+            if "already exist" not in error.response["Error"]["Message"]:
+                raise
+            answer = self._sagemaker.update_pipeline(**body)  # somebody else was quicker
+        return answer
+
+    def _task(self, step: dict[str, Any]) -> Task:
+        metadata = step.get("Metadata", {})
+        state = STEP_STATES.get(step.get("StepStatus", ""), "running")
+        if state == "ran" and step.get("CacheHitResult"):
+            state = "reused"
+        # What a Fail says stands in its metadata; its own reason is only that it was reached.
+        why = metadata.get("Fail", {}).get("ErrorMessage") or step.get("FailureReason", "")
+        job = metadata.get("ProcessingJob", {}).get("Arn", "")
+        return Task(
+            name=step["StepName"],
+            state=state,
+            started_at=_moment(step.get("StartTime")),
+            ended_at=_moment(step.get("EndTime")),
+            why=why,
+            values=self._values_of(job) if job and state in ("ran", "reused") else {},
+        )
+
+    def _values_of(self, job: str) -> dict[str, Any]:
+        """What the step reported, from where its job left it; nothing where that cannot be read."""
+        if job not in self._values:
+            try:
+                told = self._sagemaker.describe_processing_job(
+                    ProcessingJobName=job.rpartition("/")[2]
+                )
+                outputs = told.get("ProcessingOutputConfig", {}).get("Outputs", [])
+                uri = next(o["S3Output"]["S3Uri"] for o in outputs if o["OutputName"] == "values")
+                bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+                answer = self._bucket.s3.get_object(Bucket=bucket, Key=f"{prefix}/values.json")
+                values = json.loads(answer["Body"].read())
+            except (ClientError, BotoCoreError, StopIteration, ValueError):
+                values = {}
+            self._values[job] = values if isinstance(values, dict) else {}
+        return self._values[job]
+
+    def _put_configs(self, definition: Path) -> None:
+        folder = definition.with_suffix(".configs")
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            self._bucket.put(f"configs/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
+
+class _NoPipeline(StepFailed):
+    pass
+
+
+@contextmanager
+def _explained(doing: str) -> Iterator[None]:
+    """AWS's errors in our sentences; their messages may quote more than a log should hold."""
+    try:
+        yield
+    except (NoCredentialsError, PartialCredentialsError):
+        raise BadInput(
+            "AWS asks who this is: no credentials were found; set AWS_PROFILE, or let the CI job "
+            "take on a role"
+        ) from None
+    except ClientError as error:
+        if _is_missing(error) and error.operation_name == "ListPipelineExecutions":
+            raise _NoPipeline("no such pipeline yet") from None
+        code = error.response["Error"]["Code"]
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        told = f"{doing}: {error.operation_name} was answered with {code}"
+        if code in PASSING or status >= 500:
+            raise Unreachable(told) from error
+        if status in (401, 403) or "AccessDenied" in code or "ExpiredToken" in code:
+            raise BadInput(f"{told}; look at the role's permissions and the token's age") from error
+        raise StepFailed(told) from error
+    except (HTTPClientError, NoConnection) as error:
+        raise Unreachable(f"{doing}: {type(error).__name__}") from error
+    except BotoCoreError as error:
+        raise StepFailed(f"{doing}: {type(error).__name__}") from error
+
+
+def _is_missing(error: ClientError) -> bool:
+    """ResourceNotFound by SageMaker's own model; moto says it as a fault of the request."""
+    told = error.response["Error"]
+    return told["Code"] == "ResourceNotFound" or "Could not find" in told.get("Message", "")
+
+
+def _facts(summary: dict[str, Any]) -> dict[str, Any]:
+    try:
+        facts = json.loads(summary.get("PipelineExecutionDescription") or "{}")
+    except ValueError:
+        return {}  # somebody's own words
+    return facts if isinstance(facts, dict) else {}
+
+
+def _parameters(order: Order, definition: str) -> list[dict[str, str]]:
+    known = {parameter["Name"] for parameter in json.loads(definition).get("Parameters", [])}
+    return [{"Name": n, "Value": uri} for n, uri in order.uris.items() if n in known]
+
+
+def _display_name(order: Order) -> str:
+    """Letters, digits and single dashes; 82 at most."""
+    name = f"{order.name}-{order.again}" if order.again else order.name
+    return "-".join(part for part in _alphanumeric(name).split("-") if part)[:82].rstrip("-")
+
+
+def _alphanumeric(text: str) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)
+
+
+def _moment(value: Any) -> datetime | None:
+    return value if isinstance(value, datetime) else None

@@ -1,0 +1,47 @@
+"""Have an engine start a pipeline by itself."""
+
+from pathlib import Path
+
+from lineage.workspace import Workspace
+from pipelines.graph import Pipeline
+from pipelines.submitting.engine import Engine, Order, Schedule, plain
+from pipelines.submitting.identity import Identity, config_digest
+from pipelines.submitting.placing import places, sent
+from pipelines.submitting.work import read_work
+
+
+def name_of(pipeline: Pipeline, model: str) -> str:
+    """One schedule per pipeline and model; EventBridge allows 64 characters."""
+    return f"lightbox-{pipeline.name}-{plain(model)}"[:64]
+
+
+def place(
+    pipeline: Pipeline,
+    model: str,
+    engine: Engine,
+    workspace: Workspace,
+    config: Path,
+    cron: str,
+    *,
+    dirty: bool = False,
+) -> Schedule:
+    """Schedule a pipeline with the champion as it is now, or change its schedule.
+
+    What an engine starts by itself always reads the same places, so that the schedule is to be
+    placed again once another model is champion.
+
+    Raises:
+        BadInput: A source lies on this machine, where later runs cannot read it.
+    """
+    work = read_work(config.absolute().parent, dirty=dirty)
+    found = places(pipeline, engine, workspace, upload=False, standing=True)
+    identity = Identity(
+        pipeline=pipeline.name,
+        commit=work.commit,
+        patch=work.patch_digest,
+        config=config_digest(pipeline),
+        sources={each.source: each.content for each in found},
+    )
+    uris = sent(found, engine)
+    order = Order(pipeline, name_of(pipeline, model), identity, uris, work.patch)
+    return engine.schedule(order, cron)
