@@ -14,13 +14,13 @@ FROM ${BASE_IMAGE} AS packages
 # come from the builder (its proxy, its pip settings), never from an argument: those are kept in the
 # image's history.
 ENV UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_FIND_LINKS=/build
-RUN python -m pip install --no-cache-dir uv==0.13.8
+RUN python -m pip install --no-cache-dir --root-user-action=ignore uv==0.13.8
 WORKDIR /build
 
 FROM packages AS serving-packages
 COPY requirements-serving.lock wheel[s] ./
 RUN python -m venv --without-pip /opt/venv \
-    && uv pip install --python /opt/venv/bin/python --requirement requirements-serving.lock
+    && python -m uv pip install --python /opt/venv/bin/python --requirement requirements-serving.lock
 
 FROM ${BASE_IMAGE} AS base
 # Nothing but /tmp need be writable; USER is for libraries that ask who runs them. ONNX Runtime's
@@ -57,7 +57,7 @@ FROM packages AS training-packages
 COPY requirements.lock pyproject.toml wheel[s] ./
 # What the project needs, at the lock's pins; the lock's tools for developers stay out.
 RUN python -m venv --without-pip /opt/venv \
-    && uv pip install --python /opt/venv/bin/python \
+    && python -m uv pip install --python /opt/venv/bin/python \
         --requirement pyproject.toml --constraint requirements.lock
 
 FROM base AS training

@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sbom = of_image(given.image) if given.image else of_python(ROOT / ".venv")
     text = json.dumps(sbom, indent=2) + "\n"
     validate(text)
+    given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(text)
     print(f"sbom: {len(sbom['components'])} components in {given.output}")
     return 0
@@ -51,17 +52,18 @@ def of_python(python: Path) -> dict[str, Any]:
     command = [str(Path(sys.executable).with_name("cyclonedx-py")), "environment", str(python)]
     command += ["--pyproject", str(ROOT / "pyproject.toml"), "--spec-version", "1.6"]
     command += ["--output-reproducible", "--output-format", "JSON"]
-    made: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    made: dict[str, Any] = json.loads(found)
     return made
 
 
 def of_image(image: str) -> dict[str, Any]:
     """Python packages and Debian packages of an image, which is named by its own digest."""
-    run = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "python", image, "-c", PACK]
+    run = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "python", image]
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         with (folder / "tar").open("wb") as file:
-            subprocess.run(run, check=True, stdout=file)
+            subprocess.run([*run, "-c", PACK], check=True, stdout=file)
         with tarfile.open(folder / "tar") as tar:
             tar.extractall(folder, filter="data")
         # All that cyclonedx-py asks of a Python is where its packages lie.

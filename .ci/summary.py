@@ -1,7 +1,11 @@
-"""The page that CI shows of a run: Markdown made from the report.json of `lightbox submit`."""
+"""The page that CI shows of a run: Markdown made from the report.json of `lightbox submit`.
 
+`--waiting` prints nothing but the MODEL:VERSION that waits for a person's approval, if one does.
+"""
+
+import argparse
 import json
-import sys
+import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -19,7 +23,8 @@ OUTCOMES = {
 
 def summary(report: Mapping[str, Any]) -> str:
     """Outcome, the gate's verdict, steps, and what the run was made of."""
-    lines = [f"## {OUTCOMES[report['exit_code']]}: {_text(report['pipeline'])}"]
+    outcome = OUTCOMES.get(report["exit_code"], f"❌ {_text(report['outcome'])}")
+    lines = [f"## {outcome}: {_text(report['pipeline'])}"]
     if report["reason"]:
         lines.append(_text(report["reason"]))
     if gate := report["gate"]:
@@ -60,9 +65,19 @@ def _code(words: object) -> str:
     return f"<code>{plain}</code>"
 
 
+def waiting(report: Mapping[str, Any]) -> str:
+    """The model that waits for approval, as the reason of the run names it."""
+    named = re.search(r"lightbox approve (\S+:\d+)", report["reason"])
+    return named[1] if named and report["exit_code"] == 4 else ""
+
+
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    if path.exists():
-        print(summary(json.loads(path.read_text())), end="")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("report", type=Path)
+    parser.add_argument("--waiting", action="store_true")
+    given = parser.parse_args()
+    if not given.report.exists():
+        print("## no report\n\nNo run was started, or it could not be followed: the log says why.")
     else:
-        print("## ❌ no report\n\nThe run was not started, or could not be followed; see the log.")
+        told = json.loads(given.report.read_text())
+        print(waiting(told) if given.waiting else summary(told), end="")

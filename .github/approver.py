@@ -12,15 +12,21 @@ from typing import Any
 
 def approval(reviews: Sequence[Mapping[str, Any]], environment: str) -> tuple[str, str]:
     """Login of the reviewer who let the job through, and the comment on one line."""
-    for review in reviews:  # the newest first
-        named = {one["name"] for one in review["environments"]}
-        if environment in named and review["state"] == "approved":
-            comment = " ".join(review["comment"].split())
-            return review["user"]["login"], comment or "approved without a comment"
-    sys.exit(
-        f"nobody approved this run: environment {environment!r} has no required reviewers. "
-        "Set them in the repository's settings; docs/ci.md says how"
-    )
+    approved = [
+        review
+        for review in reviews
+        if review["state"] == "approved"
+        and environment in {one["name"] for one in review["environments"]}
+    ]
+    if not approved:
+        sys.exit(
+            f"nobody approved this run: environment {environment!r} has no required reviewers. "
+            "Set them in the repository's settings; docs/ci.md says how"
+        )
+    if len(approved) > 1:
+        sys.exit("this run was approved more than once: start a new one instead of re-running it")
+    comment = " ".join(approved[0]["comment"].split())
+    return approved[0]["user"]["login"], comment or "approved without a comment"
 
 
 if __name__ == "__main__":

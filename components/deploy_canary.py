@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from components.contract import Input, Output, Resources, component
 from components.progress import progress
-from components.runtime import main
 from lineage.errors import BadInput, StepFailed
 from lineage.files import write_json
 from lineage.workspace import workspace
@@ -121,7 +120,3 @@ def _studies(snapshot: Path, splits: Path, new: "Release") -> "list[Study]":
         Study(snapshot / path, media_types[Path(path).suffix], scores.get(uid))
         for uid, path in zip(rows["instance_uid"], rows["path"], strict=True)
     ]
-
-
-if __name__ == "__main__":
-    main(deploy_canary)

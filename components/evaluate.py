@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from components.contract import Input, Output, Resources, component
 from components.progress import progress
-from components.runtime import main
 from evaluation.config import EvaluationConfig
 from lineage.files import write_json
 
@@ -109,7 +108,3 @@ def _spelled(found: "Interval") -> str:
     if found.estimate is None:
         return f"unknown: {found.reason}"
     return f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f})"
-
-
-if __name__ == "__main__":
-    main(evaluate)

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import NamedTuple
 
 from components.contract import Input, Output, component
-from components.runtime import main
 from evaluation.config import GatingConfig
 from lineage.errors import BadInput
 from lineage.files import write_json
@@ -39,7 +38,3 @@ def gate(config: GatingConfig, metrics: Input, verdict: Output) -> Gated:
     }
     write_json(verdict / "verdict.json", told)
     return Gated(ruled.passed, ruled.reason)
-
-
-if __name__ == "__main__":
-    main(gate)

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from components.contract import Input, Output, Resources, component
 from components.progress import progress
-from components.runtime import main
 from imaging.config import IngestionConfig
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import workspace
@@ -61,7 +60,3 @@ def ingest(config: IngestionConfig, scans: Input, labels: Input, snapshot: Outpu
 
 def _in_words(reasons: dict[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
-
-
-if __name__ == "__main__":
-    main(ingest)

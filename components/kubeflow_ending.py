@@ -1,7 +1,7 @@
 """How a run on Kubeflow ended, kept in the workspace: `endings/<run id>.json`.
 
-Two tasks of a package come here. A Fail leaves the outcome and its reason, of which the engine knows
-only the exit code; the exit handler, which runs last however a run ends, adds the engine's state.
+Two tasks of a package come here. A Fail leaves the outcome and its reason, where the engine sees no
+more than a failure; the exit handler, which runs last however a run ends, adds the engine's state.
 """
 
 import argparse

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 from components.contract import Input, Output, component
-from components.runtime import main
 from monitoring.config import MonitoringConfig
 
 
@@ -43,7 +42,3 @@ def monitor_drift(
     )
     write_page(verdict, columns, config, report)
     return Drift(verdict.outcome == "drift", verdict.outcome, verdict.sentence)
-
-
-if __name__ == "__main__":
-    main(monitor_drift)

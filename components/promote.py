@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.contract import Input, Output, component
-from components.runtime import main
 from lineage.digest import tree_digest
 from lineage.files import write_json
 from registry.config import PromotionConfig
@@ -55,7 +54,3 @@ def promote(config: PromotionConfig, version: Input, verdict: Input, approval: O
     }
     write_json(approval / "approval.json", facts)
     return Promoted(decided.approved, decided.reason)
-
-
-if __name__ == "__main__":
-    main(promote)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.contract import Input, Output, component
-from components.runtime import main
 from lineage.files import write_json
 from registry.config import RegistrationConfig
 from registry.mlflow_registry import quick_tags
@@ -64,7 +63,3 @@ def register(
     }
     write_json(version / "version.json", facts)
     return Registered(f"{made.name}:{made.version}")
-
-
-if __name__ == "__main__":
-    main(register)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from components.contract import Input, Output, component
-from components.runtime import main
 from lineage.files import write_json
 from lineage.workspace import workspace
 from monitoring.config import FACTS, RetrainingConfig
@@ -73,7 +72,3 @@ def retrain(
             write_json(here.requests / f"{name}.json", content)
     write_json(request / REQUEST, content)
     return Retraining(requested=content["status"] == REQUESTED, reason=content["reason"])
-
-
-if __name__ == "__main__":
-    main(retrain)

@@ -1,7 +1,6 @@
 """Part the accepted images by patient into training, validation and a sealed test split."""
 
 from components.contract import Input, Output, component
-from components.runtime import main
 from imaging.config import SplittingConfig
 from lineage.workspace import workspace
 
@@ -35,7 +34,3 @@ def split(config: SplittingConfig, snapshot: Input, accepted: Input, splits: Out
         require_usable(counts, config.minimum_patients)
         sides = dict(zip(rows["patient_id"], rows["split"], strict=True))
         ledger.add(sides, config.fractions.model_dump())
-
-
-if __name__ == "__main__":
-    main(split)

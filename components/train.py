@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from components.contract import Input, Output, Resources, component
 from components.progress import progress
-from components.runtime import main
 from lineage import telemetry
 from lineage.digest import tree_digest
 from lineage.errors import StepFailed
@@ -140,7 +139,3 @@ def _experiment(client: Any, name: str) -> str:
     return str(
         client.create_experiment(name, artifact_location=workspace().mlflow_artifacts.as_uri())
     )
-
-
-if __name__ == "__main__":
-    main(train)

@@ -4,7 +4,6 @@ import json
 from itertools import islice
 
 from components.contract import Input, Output, component
-from components.runtime import main
 from imaging.config import ValidationConfig
 from lineage.errors import StepFailed
 
@@ -39,7 +38,3 @@ def validate(config: ValidationConfig, snapshot: Input, accepted: Output, report
         more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
         raise StepFailed(f"{len(failed)} of {len(outcomes)} expectations failed: {some}{more}")
     flawless(manifest, outcomes).to_parquet(accepted / ACCEPTED, index=False)
-
-
-if __name__ == "__main__":
-    main(validate)

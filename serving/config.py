@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 TOKEN = "endpoint.token"  # noqa: S105  the name of a workspace secret, not one
+ENDPOINT_URL = "LIGHTBOX_ENDPOINT_URL"  # says where a service is, to jobs that end
 
 
 class DeploymentConfig(BaseModel):

@@ -3,9 +3,9 @@
     /opt/ml/model    a model directory, as the platform unpacks it from model.tar.gz
     0.0.0.0:8080     GET /ping and POST /invocations, as in `serving.app`, and nothing else
 
-NOBODY IS ASKED WHO HE IS HERE. The platform signs callers in (IAM) and is the only one that reaches
-the container's network; there is no token. Never publish this port by other means: `serving.app` is
-for that.
+NOBODY IS ASKED WHO THEY ARE HERE. The platform signs callers in (IAM; on Kubernetes the mesh) and
+is the only one that reaches the container's network; there is no token. Never publish this port by
+other means: `serving.app` is for that.
 
 Set from outside, by whoever creates the endpoint:
 

@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 from lineage.errors import BadInput
 from lineage.progress import Report
 from lineage.workspace import Workspace
-from serving.config import TOKEN, DeploymentConfig
+from serving.config import ENDPOINT_URL, TOKEN, DeploymentConfig
 from serving.local_endpoint import LocalEndpoint
 from serving.verbs import Verbs
 
-VARIABLE = "LIGHTBOX_ENDPOINT_URL"
 _CHUNK_BYTES = 2**20
 
 
@@ -72,9 +71,9 @@ def endpoint_of(
         BadInput: The variable holds no URL of http or https.
     """
     settings = config or DeploymentConfig()
-    if url := os.environ.get(VARIABLE):
+    if url := os.environ.get(ENDPOINT_URL):
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise BadInput(f"{VARIABLE} holds no URL of http or https")
+            raise BadInput(f"{ENDPOINT_URL} holds no URL of http or https")
         return RemoteEndpoint(url.rstrip("/"), place.secret(TOKEN).hex(), settings.timeout_s)
     return LocalEndpoint(
         place,

@@ -15,7 +15,7 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 COMPONENTS = sorted(
     path.stem
     for path in (ROOT / "components").glob("*.py")
-    if path.stem not in ("__init__", "contract", "runtime", "progress")
+    if "\n@component(" in path.read_text()
 )
 
 

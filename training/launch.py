@@ -83,7 +83,7 @@ def _member(
     from safetensors.torch import save_file
 
     train, validation = (
-        replace(images, pixels=np.load(folder / f"{side}.npy", mmap_mode="r"))
+        replace(images, pixels=np.load(folder / f"{side}.npy", mmap_mode="c"))
         for side, images in (("train", train), ("validation", validation))
     )
     own = replace(team, rank=team.rank + index, local=1, gpu=index)

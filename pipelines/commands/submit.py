@@ -218,6 +218,7 @@ class _Submission:
 
 @click.command()
 @click.argument("run", shell_complete=completing.runs)
+@click.option("--stop", is_flag=True, help="End the run, and follow it until it has.")
 @ENVIRONMENT
 @EVERY
 @REPORT
@@ -225,6 +226,7 @@ class _Submission:
 @JSON
 def attach(
     run: str,
+    stop: bool,
     environment: Path | None,
     every_s: float,
     report: Path | None,
@@ -245,6 +247,8 @@ def attach(
     home = workspace()
     found, submission = find(home, run)
     engine = connect(submission.engine, environment or Path(submission.environment))
+    if stop:
+        engine.stop(submission.engine_id)
     return _follow(found, submission, engine, home, every_s, report, junit, as_json)
 
 

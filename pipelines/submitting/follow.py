@@ -23,22 +23,21 @@ def follow(
     workspace: Workspace,
     tell: Tell,
     *,
-    every_s: float = 15.0,
-    silence_s: float = SILENCE_S,
+    every_s: float,
 ) -> None:
     """Look at the run until it has ended; the record is kept up to date.
 
     Raises:
-        StepFailed: The engine did not answer for `silence_s`; the run itself may go on.
+        StepFailed: The engine did not answer for a long time; the run itself may go on.
     """
     pause, answered = min(FIRST_PAUSE_S, every_s), time.monotonic()
     while True:
         try:
             execution = engine.look(submission.engine_id)
         except Unreachable as error:
-            if time.monotonic() - answered > silence_s:
+            if time.monotonic() - answered > SILENCE_S:
                 raise StepFailed(
-                    f"{engine.name} has not answered for {silence_s / 60:.0f} minutes ({error}); "
+                    f"{engine.name} has not answered for {SILENCE_S / 60:.0f} minutes ({error}); "
                     f"the run may go on: lightbox attach {run.id}"
                 ) from error
             changed = False

@@ -46,7 +46,8 @@ def test_numbers_are_the_metrics_with_their_intervals_and_what_the_step_reported
     known = {"estimate": 0.9, "low": 0.8, "high": 0.95, "n": 40, "reason": None}
     absent = {"estimate": None, "low": None, "high": None, "n": 0, "reason": "one class only"}
     write_json(metrics / "metrics.json", {"metrics": {"auroc": known, "sensitivity": absent}})
-    found = told(tmp_path, {"metrics": metrics}, {"images": 40, "passed": True, "auroc": "0.900"})
+    values = {"images": 40, "passed": True, "auroc": "0.900", "said": "good", "loss": float("nan")}
+    found = told(tmp_path, {"metrics": metrics}, values)
     assert found["metrics_numbers"] == {
         "auroc": 0.9,
         "auroc_low": 0.8,
@@ -95,8 +96,9 @@ def test_other_outputs_are_named_by_their_digest(tmp_path: Path) -> None:
     assert told(tmp_path, {"model": model}, {}) == {"model": {"digest": digest}}
 
 
-def test_a_step_without_pages_to_draw_leaves_them_empty(tmp_path: Path) -> None:
+def test_a_step_with_nothing_to_draw_says_so(tmp_path: Path) -> None:
     metrics, report = folder(tmp_path, "metrics"), folder(tmp_path, "report")
     found = told(tmp_path, {"metrics": metrics, "report": report}, {})
-    assert found["metrics_numbers"] == found["metrics_roc"] == found["report_page"] == {}
-    assert not (tmp_path / "made/report_page").exists()
+    assert found["metrics_numbers"] == {}
+    assert found["metrics_roc"] == {"note": "no curve was drawn"}
+    assert (tmp_path / "made/report_page").read_text() == "<p>This step left no page.</p>\n"

@@ -1,6 +1,10 @@
 """The step on a small cohort of pictures, with a real MLflow database."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -121,3 +125,75 @@ def test_a_split_with_one_class_is_refused_with_counts(data, tmp_path):
     write_splits(rows[(rows["split"] == "train") | (rows["label"] == 1)], {}, splits)
     with pytest.raises(StepFailed, match="validation split has 10 positive and 0 negative"):
         train(CONFIG, snapshot=data["snapshot"], splits=splits, model=model_at(tmp_path / "model"))
+
+
+# --- what a killed training left -------------------------------------------------------------
+
+
+def test_goes_on_from_checkpoints_and_leaves_none(data, home, tmp_path, monkeypatch, caplog):
+    home.home.mkdir()
+    whole = model_at(tmp_path / "whole")
+    train(CONFIG, **data, model=whole)
+    assert not list((home.home / "checkpoints").iterdir())
+
+    # On a cluster a variable says where they lie. Here the export is where the step is stopped.
+    monkeypatch.setenv("LIGHTBOX_CHECKPOINTS", str(tmp_path / "kept"))
+    with monkeypatch.context() as broken:
+        broken.setattr("training.export.export_model", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG, **data, model=model_at(tmp_path / "stopped"))
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    again = model_at(tmp_path / "again")
+    train(CONFIG, **data, model=again)
+    assert "goes on after epoch 3" in caplog.text
+    assert tree_digest(again) == tree_digest(whole)
+    assert not list((tmp_path / "kept").iterdir())
+    losses = [run.data.metrics["train_loss"] for run in runs(home)]
+    assert losses == losses[:1] * 3  # each tracked run holds all epochs
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+# --- several machines ------------------------------------------------------------------------
+
+MACHINE = """
+import sys
+from pathlib import Path
+from training import distributed
+distributed.SAGEMAKER, distributed.PORT = Path(sys.argv[1]), int(sys.argv[2])
+from components.__main__ import main
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize("told_by", ["torchrun", "SageMaker"])
+def test_the_first_machine_alone_writes_the_model(told_by, data, tmp_path):
+    """Two processes that stand for two machines; both are told the same output folder."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    flags = ["--config", CONFIG.model_dump_json(), "--output", f"model={tmp_path / 'model'}"]
+    flags += [part for name, path in data.items() for part in ("--input", f"{name}={path}")]
+    machines = []
+    for rank, name in enumerate(("127.0.0.1", "other")):
+        place = tmp_path / f"{name}.json"
+        values = tmp_path / f"values-{rank}.json"
+        told = {"LIGHTBOX_HOME": str(tmp_path / "home"), "MLFLOW_TRACKING_URI": ""}
+        if told_by == "torchrun":
+            told |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+            told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        else:
+            hosts = {"hosts": ["127.0.0.1", "other"], "network_interface_name": "lo"}
+            place.write_text(json.dumps(hosts | {"current_host": name}))
+        words = [sys.executable, "-c", MACHINE, str(place), port, "train", *flags]
+        machines.append(
+            subprocess.Popen([*words, "--values-json", str(values)], env=os.environ | told)
+        )
+    assert [machine.wait(250) for machine in machines] == [0, 0]
+    assert {path.name for path in tmp_path.glob("values-*")} == {"values-0.json"}
+    predictor = Predictor.load(tmp_path / "model")
+    told = json.loads((tmp_path / "values-0.json").read_text())
+    assert predictor.threshold == told["threshold"]
+    assert told["validation_auroc"] > 0.8

@@ -83,7 +83,9 @@ def on_kubeflow(image: str, source: Path, tmp_path: Path) -> Run:
 def on_sagemaker(image: str, cloud: SageMakerSettings, source: Path, tmp_path: Path) -> Run:
     def run(knobs: Knobs) -> tuple[Ended, str]:
         launch = {"source": upload(source, "s3://lightbox/sources/given")}
-        settings = cloud.model_copy(update={"image": image, "serving_image": image})
+        settings = cloud.model_copy(
+            update={"image": image, "serving_image": image, "isolated": ["judge"]}
+        )
         ended = run_on_sagemaker(
             conformance(config=knobs), settings, launch, tmp_path / "sagemaker"
         )

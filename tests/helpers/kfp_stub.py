@@ -47,6 +47,7 @@ class Kubeflow:
     ended: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)  # runs that one listing does not show yet
     made: int = 0
+    looks: int = 0
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -121,11 +122,12 @@ class Kubeflow:
             fits = {
                 "EQUALS": lambda text, value=value: text == value,
                 "IS_SUBSTRING": lambda text, value=value: value in text,
-            }[{1: "EQUALS", 9: "IS_SUBSTRING"}.get(predicate["operation"], predicate["operation"])]
+            }[predicate["operation"]]
             found = [each for each in found if fits(each[key])]
         return found
 
     def _look(self, run: dict[str, Any]) -> dict[str, Any]:
+        self.looks += 1
         if not self.play:
             return _brief(run)
         frame = self.play.pop(0) if len(self.play) > 1 else self.play[0]

@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _take(ended: Ended, words: Sequence[str], code: int, said: str) -> None:
         ended.failed, ended.exit_code, ended.reason = step, code, said
         return
     ended.steps.add(step)
-    for flag, named in zip(words, words[1:], strict=False):
+    for flag, named in pairwise(words):
         name, _, path = named.partition("=")
         if flag == "--output":
             ended.take_output(step, name, Path(path))

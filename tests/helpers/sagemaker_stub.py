@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Any
 
 import botocore.session
+import pytest
 from botocore.validate import ParamValidator
+from moto.moto_api._internal.models import moto_api_backend
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 from werkzeug.test import run_wsgi_app
@@ -87,8 +90,6 @@ class Aws:
         return Response(json.dumps(told), status, content_type=JSON)
 
     def _ask_moto(self, environ: dict[str, Any], request: Request) -> tuple[int, dict[str, Any]]:
-        from io import BytesIO
-
         body = request.get_data()
         environ = {**environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         chunks, status, _ = run_wsgi_app(self._moto, environ, buffered=True)
@@ -118,23 +119,27 @@ def _json(operation: str, answer: dict[str, Any]) -> Response:
 
 
 @contextmanager
-def aws() -> Iterator[Aws]:
-    """A fresh account on an ephemeral port."""
+def aws(patch: pytest.MonkeyPatch) -> Iterator[Aws]:
+    """A fresh account on an ephemeral port, which boto3 takes for AWS."""
     stub = Aws()
     server = make_server("127.0.0.1", 0, stub, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     stub.url = f"http://127.0.0.1:{server.server_port}"
     try:
-        _reset()
+        moto_api_backend.reset()
+        for name, value in {
+            "AWS_ENDPOINT_URL": stub.url,
+            "AWS_ACCESS_KEY_ID": "nobody",
+            "AWS_SECRET_ACCESS_KEY": "nothing",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }.items():
+            patch.setenv(name, value)
         yield stub
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def _reset() -> None:
-    from moto.moto_api._internal.models import moto_api_backend
-
-    moto_api_backend.reset()

@@ -12,7 +12,9 @@ from lineage.code import ROOT
 from pipelines.config import LifecycleConfig, load
 from pipelines.schema import FOLDER, KINDS, as_text, comment_for, schema
 
-SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
+SHIPPED = sorted(
+    path for place in ("", "environments") for path in (ROOT / "configs" / place).glob("*.yaml")
+)
 
 
 @pytest.fixture(scope="module")

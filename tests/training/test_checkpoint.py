@@ -23,7 +23,8 @@ AUGMENT = [
     {"name": "RandAffine", "args": {"prob": 0.7, "rotate_range": 0.1, "translate_range": [2, 2]}},
     {"name": "RandGaussianNoise", "args": {"prob": 0.5}},
 ]
-MOMENTS = ("batch", "log", "half", "written", "saved")
+MOMENTS = [(moment, 2) for moment in ("batch", "log", "half", "written", "saved")]
+MOMENTS += [("half", 1), ("batch", 6), ("saved", 6)]  # the first one, and the end
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +59,7 @@ def same(found: dict, expected: dict) -> bool:
     return all(found[part] == expected[part] for part in ("weights", "history"))
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("epoch", [1, 2, 6])
+@pytest.mark.parametrize(("moment", "epoch"), MOMENTS)
 def test_killed_at(moment, epoch, trained, undisturbed, config, train, validation, tmp_path):
     folder = lay_out(tmp_path / "training", config, train, validation)
     assert trained(folder, die=(moment, epoch)) == -signal.SIGKILL

@@ -205,12 +205,10 @@ class KubeflowEngine:
                 filter=_equals("display_name", name), **self._namespace(), **TIMEOUT
             )
             if found.experiments:
-                id: str = found.experiments[0].experiment_id
-                return id
+                return str(found.experiments[0].experiment_id)
             wanted = api.V2beta1Experiment(display_name=name, **self._namespace())
             made = self._experiments.experiment_service_create_experiment(wanted, **TIMEOUT)
-        id = made.experiment_id
-        return id
+        return str(made.experiment_id)
 
     def _runs(self, filter: str) -> Iterator[Any]:
         token = ""

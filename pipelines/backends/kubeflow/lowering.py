@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -14,15 +15,18 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.kubeflow_pages import PAGES
 from lineage.errors import BadInput
+from lineage.workspace import secret_variable
 from pipelines.backends.cluster import (
     launch_values,
     mapped_secrets,
+    require_endpoint,
     require_pinned,
     require_server,
     waits,
 )
 from pipelines.backends.kubeflow.settings import KubeflowSettings
 from pipelines.graph import Fail, GraphError, Node, Pipeline, Source, Step, When
+from serving.config import ENDPOINT_URL, TOKEN
 
 HOME = "/lightbox"  # the workspace inside a container
 SCHEMES = ("s3", "gs", "minio")  # what KFP's importer can fetch
@@ -39,13 +43,12 @@ def compile_to(pipeline: Pipeline, settings: KubeflowSettings, path: Path) -> No
         GraphError: The pipeline asks for what KFP cannot do.
     """
     lowered = lower(pipeline, settings)
-    draft = path.with_name(f".{path.name}.yaml")  # KFP writes to names that end so, and only there
-    try:
+    with TemporaryDirectory() as folder:
+        draft = Path(folder, "package.yaml")  # KFP writes to names that end so, and only there
         compiler.Compiler().compile(lowered, str(draft))
-        check(draft.read_text())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        package = draft.read_text()
+    check(package)
+    path.write_text(package)
 
 
 def check(package: str) -> None:
@@ -70,6 +73,7 @@ def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
     """The pipeline as kfp's own pipeline object."""
     require_pinned(image=settings.image)
     require_server(settings.tracking_uri)
+    require_endpoint(pipeline, settings.endpoint_url)
     _require_names(pipeline)
     launch = launch_values(pipeline, settings.sources, SCHEMES)
     order = waits(pipeline)
@@ -224,11 +228,13 @@ def _place(task: dsl.PipelineTask, step: Step, settings: KubeflowSettings) -> ds
     task.set_env_variable("LIGHTBOX_CODE_IDENTITY", settings.image)
     if contract.trains or contract.effect:
         task.set_env_variable("MLFLOW_TRACKING_URI", settings.tracking_uri)
+    if TOKEN in contract.secrets:
+        task.set_env_variable(ENDPOINT_URL, settings.endpoint_url)
     task.set_cpu_request(str(need.cpu)).set_memory_request(f"{need.memory_gib}Gi")
     task.set_memory_limit(f"{need.memory_gib}Gi")
     kubernetes.set_timeout(task, need.timeout_minutes * 60)
     if contract.retries:
-        task.set_retry(contract.retries, backoff_duration="60s", backoff_factor=2)
+        task.set_retry(contract.retries, backoff_duration="60s")
     if need.gpus or contract.trains:
         # PyTorch's loader workers share batches through /dev/shm; the 64 MiB default starves them.
         # What lies there counts as the container's memory.
@@ -249,8 +255,7 @@ def _place(task: dsl.PipelineTask, step: Step, settings: KubeflowSettings) -> ds
         _mount(task, settings)
     for name, holder in mapped_secrets(step, settings.secrets).items():
         secret, _, key = holder.partition("/")
-        variable = f"LIGHTBOX_SECRET_{name.replace('.', '_').upper()}"
-        kubernetes.use_secret_as_env(task, secret, {key or name: variable})
+        kubernetes.use_secret_as_env(task, secret, {key or name: secret_variable(name)})
     return task
 
 

@@ -4,7 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-OURS = ("LIGHTBOX_HOME", "LIGHTBOX_CODE_IDENTITY", "MLFLOW_TRACKING_URI")
+OURS = (
+    "LIGHTBOX_HOME",
+    "LIGHTBOX_CODE_IDENTITY",
+    "LIGHTBOX_ENDPOINT_URL",
+    "MLFLOW_TRACKING_URI",
+)
 
 
 class Toleration(BaseModel):
@@ -35,6 +40,7 @@ class KubeflowSettings(BaseModel):
         tracking_uri: The MLflow server, for the steps that train, register or change a release.
         workspace_claim: A volume shared by the steps that leave something for later runs: the audit
             log, split assignments, openings of the test split, how each run ended.
+        endpoint_url: The service that models are released to; it outlives the jobs.
         run_as_user: The user id of every container, not root; it must own the workspace volume.
         sources: URIs of sources; one that is missing here must be given at launch.
         secrets: For each workspace secret, the Kubernetes Secret that holds it under that key, or
@@ -53,6 +59,7 @@ class KubeflowSettings(BaseModel):
     image: str
     tracking_uri: str
     workspace_claim: str
+    endpoint_url: str = ""
     run_as_user: Annotated[int, Field(gt=0)] = 10001
     sources: dict[str, str] = {}
     secrets: dict[str, str] = {}

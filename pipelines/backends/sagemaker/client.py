@@ -58,7 +58,7 @@ class SageMakerEngine:
 
     def _client(self, service: str) -> Any:
         # The follower has a patience of its own; a start is tried again by boto3.
-        retries = {"mode": "standard", "max_attempts": 3}
+        retries = {"mode": "standard", "total_max_attempts": 3}
         return self._session.client(
             service, config=Config(retries=retries, connect_timeout=10, read_timeout=60)
         )

@@ -55,14 +55,16 @@ def check(definition: Mapping[str, Any], pipeline_request: Mapping[str, Any]) ->
     Raises:
         BadInput: With step, member and what is wrong, for everything that is wrong.
     """
-    found = list(_pipeline_faults(definition, pipeline_request))
+    found = {fault: ["the pipeline"] for fault in _pipeline_faults(definition, pipeline_request)}
     steps = list(every_step(definition["Steps"]))
-    for step in steps:
-        found += [f"{step['Name']}: {fault}" for fault in step_faults(step)]
     if len(steps) > MOST_STEPS:
-        found.append(f"{len(steps)} steps, where a SageMaker pipeline holds {MOST_STEPS}")
+        found[f"{len(steps)} steps, where a pipeline holds {MOST_STEPS}"] = ["the pipeline"]
+    for step in steps:
+        for fault in step_faults(step):
+            found.setdefault(fault, []).append(step["Name"])
     if found:
-        raise BadInput("SageMaker would refuse this: " + "; ".join(found))
+        told = (f"{fault} ({', '.join(names)})" for fault, names in found.items())
+        raise BadInput("SageMaker would refuse this: " + "; ".join(told))
 
 
 def every_step(steps: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ A waiver names one setting and gives the reason. It stands as a tag on every job
 pipeline's description, so that who reviews a definition sees what it does without.
 """
 
+import difflib
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -67,10 +68,10 @@ def require_safeguards(settings: SageMakerSettings, pipeline: Pipeline) -> None:
         raise BadInput(f"waivers: {silent} lack a reason")
     if re.match(r"alias/|arn:aws[a-z-]*:kms:[^:]*:[^:]*:alias/", settings.kms_key):
         raise BadInput("kms_key: the volumes of jobs take no alias; give the key's id or ARN")
-    steps = {step.component.name for step in pipeline.steps()}
-    trains = any(step.component.trains for step in pipeline.steps())
-    if trains and (unknown := sorted(set(settings.isolated) - steps)):
-        raise BadInput(f"isolated: {unknown} are no components of this pipeline: {sorted(steps)}")
+    known = {step.component.name for step in pipeline.steps()}
+    for name in sorted(set(settings.isolated) - known):
+        if meant := difflib.get_close_matches(name, known, n=1):
+            raise BadInput(f"isolated: no component is called {name!r}; did you mean {meant[0]!r}?")
 
 
 def require_eligible(definition: dict[str, Any], settings: SageMakerSettings) -> None:

@@ -48,9 +48,9 @@ class SageMakerSettings(BaseModel):
 
     image: str
     serving_image: str
-    role: str
+    role: str = Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")
     region: str
-    bucket: str
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     kms_key: str = ""
     subnets: list[str] = []
     security_groups: list[str] = []

@@ -3,15 +3,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from small_lifecycle import IMAGE, Decision, Knobs, approve, evaluate, small_lifecycle, watch
+from small_lifecycle import (
+    IMAGE,
+    Decision,
+    Knobs,
+    approve,
+    enter,
+    evaluate,
+    fit,
+    small_lifecycle,
+    watch,
+)
 
 from components.contract import Input, Output, component
 from lineage.errors import BadInput
 from pipelines.backends.sagemaker import offline
-from pipelines.backends.sagemaker.lowering import compile_to
+from pipelines.backends.sagemaker.lowering import compile_to, pipeline_request
 from pipelines.backends.sagemaker.settings import Instance, SageMakerSettings
 from pipelines.graph import Fail, GraphError, Pipeline, Source, Step, When
 from pipelines.settings import read_settings
@@ -36,6 +46,9 @@ SETTINGS = SageMakerSettings(
     ],
     secrets={"pseudonym.key": SECRET},
 )
+EVERY_SECRET = dict.fromkeys(("pseudonym.key", "split.key", "endpoint.token"), SECRET)
+
+
 def compiled(folder: Path, pipeline: Pipeline | None = None, **changes: Any) -> dict[str, Any]:
     path = folder / "definition.json"
     compile_to(pipeline or small_lifecycle(), SETTINGS.model_copy(update=changes), path)
@@ -220,6 +233,22 @@ def test_a_source_must_be_said_at_start_unless_it_lies_in_s3(
         ({"isolated": ["take_in"]}, "take_in reads .* but runs without a network"),
         ({"instances": SETTINGS.instances[:1]}, "none is large enough for fit"),
         ({"sources": {"scans": "gs://in/scans"}}, "sources.scans: gs://in/scans does not start"),
+        ({"environment": {"LIGHTBOX_HOME": "/x"}}, r"environment: \['LIGHTBOX_HOME'\] are set"),
+        (
+            {"environment": {"A": "x" * 257}},
+            r"Environment\.A has 257 characters, .* \(take_in, evaluate, ",
+        ),
+        ({"kms_key": ""}, r"\['kms_key'\] are missing"),
+        (
+            {"environment": {"A": "https://dynamodb.eu-west-1.amazonaws.com"}},
+            r"\['dynamodb'\] are used, but not on the list",
+        ),
+        ({"region": "x" * 257}, "AWS_DEFAULT_REGION has 257 characters"),
+        ({"tags": {"cost#centre": "1"}}, r"Tags\[0\].Key is 'cost#centre'"),
+        (
+            {"model_package_group": "light box"},
+            r"ModelPackageGroupName is 'light box', .*\(enter-mirror\)",
+        ),
     ],
 )
 def test_settings_that_sagemaker_cannot_use_are_refused(
@@ -227,6 +256,235 @@ def test_settings_that_sagemaker_cannot_use_are_refused(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         compiled(tmp_path, **changes)
+
+
+class Drawn(NamedTuple):
+    note: str
+
+
+@component(state=("ledgers/*.jsonl",))
+def enrol(config: Knobs, scans: Input, cohort: Output) -> None: ...
+
+
+@component(trains="model", state=("ledgers/*.jsonl",))
+def fit_and_enrol(config: Knobs, scans: Input, model: Output) -> None: ...
+
+
+@component(receipt=lambda **_: True, registers="model")
+def enter_with_evidence(  # type: ignore[empty-body]
+    config: Knobs, model: Input, metrics: Input, reference: Input, verdict: Input, version: Output
+) -> Drawn: ...
+
+
+@component()
+def describe(config: Knobs, scans: Input, workspace: Output) -> None: ...
+
+
+def arguments(definition: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = every_step(definition)[name]["Arguments"]
+    return found
+
+
+def test_every_job_starts_the_entrypoint_of_the_image(definition: dict[str, Any]) -> None:
+    specification = arguments(definition, "evaluate")["AppSpecification"]
+    assert specification["ContainerEntrypoint"] == ["python", "-m", "components"]
+    # A component that lives elsewhere is named with its module.
+    assert specification["ContainerArguments"][:2] == ["small_lifecycle:evaluate", "--config"]
+    environment = arguments(definition, "fit")["Environment"]
+    assert environment["LIGHTBOX_STEP"] == "small_lifecycle:fit"
+
+
+def test_an_isolated_job_is_told_of_no_server(definition: dict[str, Any]) -> None:
+    assert set(arguments(definition, "evaluate")["Environment"]) == {"LIGHTBOX_CODE_IDENTITY"}
+    assert "MLFLOW_TRACKING_URI" not in arguments(definition, "fit")["Environment"]
+    networked = arguments(definition, "watch")["Environment"]
+    assert networked["MLFLOW_TRACKING_URI"] == "https://mlflow.example"
+    assert networked["AWS_DEFAULT_REGION"] == "eu-west-1"
+
+
+def test_state_is_shared_by_the_job_or_copied_out_of_it(tmp_path: Path) -> None:
+    pipeline = Pipeline("p", [Step(enrol, Knobs(), scans=Source("scans", "s3://in/scans"))])
+    networked = arguments(compiled(tmp_path, pipeline), "enrol")
+    assert networked["Environment"]["LIGHTBOX_STATE"] == "s3://lightbox/workspace"
+    outputs = networked["ProcessingOutputConfig"]["Outputs"]
+    assert [o["OutputName"] for o in outputs] == ["cohort"]
+
+    isolated = arguments(compiled(tmp_path, pipeline, isolated=["enrol"]), "enrol")
+    assert "LIGHTBOX_STATE" not in isolated["Environment"]
+    kept = isolated["ProcessingOutputConfig"]["Outputs"][-1]["S3Output"]
+    assert isolated["Environment"]["LIGHTBOX_HOME"] == kept["LocalPath"]
+    assert (kept["S3Uri"], kept["S3UploadMode"]) == ("s3://lightbox/workspace", "Continuous")
+
+
+def test_spot_training_keeps_checkpoints_of_its_own_run(tmp_path: Path) -> None:
+    told = arguments(compiled(tmp_path, spot=True, spot_wait_minutes=30), "fit")
+    assert told["EnableManagedSpotTraining"] is True
+    assert told["StoppingCondition"] == {
+        "MaxRuntimeInSeconds": 90 * 60,
+        "MaxWaitTimeInSeconds": 120 * 60,
+    }
+    run = {"Get": "Execution.PipelineExecutionId"}
+    place = {"Std:Join": {"On": "/", "Values": ["s3://lightbox/checkpoints", run, "fit"]}}
+    assert told["CheckpointConfig"] == {"S3Uri": place, "LocalPath": "/opt/ml/checkpoints"}
+    assert told["Environment"]["LIGHTBOX_CHECKPOINTS"] == "/opt/ml/checkpoints"
+
+
+def test_without_spot_nothing_of_it_is_asked_for(definition: dict[str, Any]) -> None:
+    told = arguments(definition, "fit")
+    assert not {"CheckpointConfig", "EnableManagedSpotTraining"} & told.keys()
+    assert told["StoppingCondition"] == {"MaxRuntimeInSeconds": 90 * 60}
+    assert told["ResourceConfig"]["InstanceCount"] == 1
+
+
+def test_training_may_take_several_instances(tmp_path: Path) -> None:
+    told = arguments(compiled(tmp_path, training_instances=3), "fit")
+    assert told["ResourceConfig"]["InstanceCount"] == 3
+    assert told["EnableInterContainerTrafficEncryption"] is True
+
+
+def test_disks_that_encrypt_themselves_get_no_key(definition: dict[str, Any]) -> None:
+    assert "VolumeKmsKeyId" not in arguments(definition, "fit")["ResourceConfig"]
+    assert arguments(definition, "fit")["OutputDataConfig"]["KmsKeyId"] == KEY
+    judged = arguments(definition, "evaluate")
+    assert judged["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == KEY
+    assert judged["ProcessingOutputConfig"]["KmsKeyId"] == KEY
+
+
+def test_a_waived_key_network_and_encryption_are_really_left_out(tmp_path: Path) -> None:
+    names = ("kms_key", "subnets", "security_groups", "encrypt_between_instances")
+    waived = dict.fromkeys(names, "phantoms only")
+    less = {"kms_key": "", "subnets": [], "security_groups": [], "encrypt_between_instances": False}
+    told = compiled(tmp_path, waivers=waived, **less)
+    assert "Kms" not in json.dumps(told) and "VpcConfig" not in json.dumps(told)
+    assert arguments(told, "fit")["EnableInterContainerTrafficEncryption"] is False
+    network = arguments(told, "evaluate")["NetworkConfig"]
+    assert network["EnableInterContainerTrafficEncryption"] is False
+    assert network["EnableNetworkIsolation"] is True
+    for name in ("fit", "evaluate", "watch"):
+        tags = {t["Key"]: t["Value"] for t in arguments(told, name)["Tags"]}
+        assert tags == {f"lightbox:without:{n}": "phantoms only" for n in names}
+
+
+def test_tags_stand_on_jobs_and_pipeline(tmp_path: Path) -> None:
+    tags = [{"Key": "cost-centre", "Value": "4711"}, {"Key": "owner", "Value": "radiology"}]
+    given = {"tags": {"owner": "radiology", "cost-centre": "4711"}}
+    told = compiled(tmp_path, **given)
+    jobs = [s for s in every_step(told).values() if s["Type"] in ("Processing", "Training")]
+    assert jobs and all(job["Arguments"]["Tags"] == tags for job in jobs)
+    settings = SETTINGS.model_copy(update=given)
+    assert pipeline_request(small_lifecycle(), settings)["Tags"] == tags
+
+
+def test_further_variables_reach_every_job(tmp_path: Path) -> None:
+    told = compiled(tmp_path, environment={"AWS_USE_FIPS_ENDPOINT": "true"})
+    jobs = [s for s in every_step(told).values() if s["Type"] in ("Processing", "Training")]
+    values = [job["Arguments"]["Environment"]["AWS_USE_FIPS_ENDPOINT"] for job in jobs]
+    assert values == ["true"] * len(jobs)
+
+
+def test_capacity_is_waited_for_and_only_what_may_be_repeated_is(
+    definition: dict[str, Any],
+) -> None:
+    def policies(name: str) -> dict[str, int]:
+        told = every_step(definition)[name]["RetryPolicies"]
+        return {kind: p["MaxAttempts"] for p in told for kind in p["ExceptionType"]}
+
+    waiting = {"SageMaker.CAPACITY_ERROR": 5, "SageMaker.RESOURCE_LIMIT": 5}
+    assert policies("evaluate") == policies("enter") == waiting
+    assert policies("take_in") == waiting | {"SageMaker.JOB_INTERNAL_ERROR": 2}
+
+
+def test_the_run_is_an_experiment(definition: dict[str, Any]) -> None:
+    assert definition["PipelineExperimentConfig"] == {
+        "ExperimentName": {"Get": "Execution.PipelineName"},
+        "TrialName": {"Get": "Execution.PipelineExecutionId"},
+    }
+
+
+def test_what_a_person_reads_says_what_a_step_does(tmp_path: Path) -> None:
+    from pipelines.config import load
+    from pipelines.model_lifecycle import model_lifecycle
+
+    pipeline = model_lifecycle(load(ROOT / "configs/phantom.yaml"))
+    steps = every_step(compiled(tmp_path, pipeline, secrets=EVERY_SECRET))
+    assert steps["deploy_canary"]["DisplayName"] == "deploy canary"
+    for step in pipeline.steps():
+        assert steps[step.name]["Description"] in (step.component.function.__doc__ or "")
+    assert steps["when-gate-passed"]["DisplayName"] == "gate.passed?"
+    assert steps["waiting-for-approval"]["Description"].endswith("exit code 4")
+    assert {s["Name"] for s in steps.values() if not s.get("Description")} == set()
+
+
+def test_the_description_of_the_pipeline_says_what_it_goes_without() -> None:
+    settings = SETTINGS.model_copy(update={"kms_key": "", "waivers": {"kms_key": "phantoms only"}})
+    told = pipeline_request(small_lifecycle(), settings)["PipelineDescription"]
+    assert "take_in, fit, evaluate, enter, approve, watch" in told
+    assert IMAGE.rpartition("@")[2] in told
+    assert "as listed on 20" in told
+    assert told.endswith("without kms_key: phantoms only")
+
+
+def test_the_mirror_shows_the_evidence_that_registering_read(tmp_path: Path) -> None:
+    fitted = Step(fit, Knobs(), snapshot=Source("snapshot", "s3://in/snapshot"))
+    made = Step(describe, Knobs(), scans=Source("scans", "s3://in/scans"))
+    evidence = dict.fromkeys(("metrics", "reference", "verdict"), made["workspace"])
+    entered = Step(enter_with_evidence, Knobs(), model=fitted["model"], **evidence)
+    told = compiled(tmp_path, Pipeline("p", [fitted, made, entered]))
+    package = arguments(told, "enter_with_evidence-mirror")
+
+    def file(source: dict[str, Any]) -> str:
+        folder, name = source["S3Uri"]["Std:Join"]["Values"]
+        assert folder["Get"].startswith("Steps.describe.ProcessingOutputConfig")
+        return str(name)
+
+    quality = package["ModelMetrics"]["ModelQuality"]
+    assert file(quality["Statistics"]) == "metrics.json"
+    assert file(quality["Constraints"]) == "verdict.json"
+    baselines = package["DriftCheckBaselines"]
+    assert baselines["ModelQuality"] == quality
+    assert file(baselines["ModelDataQuality"]["Statistics"]) == "reference.parquet"
+    metadata = package["CustomerMetadataProperties"]
+    assert metadata["note"]["Std:JsonGet"]["Path"] == "note"
+    version = "Steps.enter_with_evidence.ProcessingOutputConfig.Outputs['version'].S3Output.S3Uri"
+    assert metadata["dossier"] == {"Get": version}
+    assert metadata["evaluation"]["Get"].startswith("Steps.describe.")
+    assert package["ModelApprovalStatus"] == "PendingManualApproval"
+    [container] = package["InferenceSpecification"]["Containers"]
+    assert container["Image"] == IMAGE
+    assert container["ModelDataUrl"] == {"Get": "Steps.fit.ModelArtifacts.S3ModelArtifacts"}
+
+
+def test_a_mirror_has_no_evidence_that_registering_did_not_read(
+    definition: dict[str, Any],
+) -> None:
+    package = arguments(definition, "enter-mirror")
+    assert set(package["ModelMetrics"]["ModelQuality"]) == {"Constraints"}
+    assert "ModelDataQuality" not in package["DriftCheckBaselines"]
+    assert set(package["CustomerMetadataProperties"]) == {"version", "dossier"}
+
+
+def test_the_mirror_of_a_model_that_no_training_job_made_is_refused(tmp_path: Path) -> None:
+    made = Step(describe, Knobs(), scans=Source("scans", ""))
+    judged = Step(evaluate, Knobs(), model=made["workspace"], champion=Source("c", ""))
+    entered = Step(enter, Knobs(), model=made["workspace"], verdict=judged["verdict"])
+    with pytest.raises(GraphError, match="enter registers what describe made"):
+        compiled(tmp_path, Pipeline("p", [made, judged, entered]))
+
+
+def test_a_training_job_that_adds_to_the_workspace_is_refused(tmp_path: Path) -> None:
+    fitted = Step(fit_and_enrol, Knobs(), scans=Source("scans", ""))
+    with pytest.raises(GraphError, match=r"fit_and_enrol trains, without a network"):
+        compiled(tmp_path, Pipeline("p", [fitted]))
+
+
+@component(state=("ledgers/*.jsonl",))
+def describe_and_enrol(config: Knobs, scans: Input, workspace: Output) -> None: ...
+
+
+def test_an_output_may_not_be_taken_for_the_workspace(tmp_path: Path) -> None:
+    described = Step(describe_and_enrol, Knobs(), scans=Source("scans", ""))
+    with pytest.raises(GraphError, match="has an output 'workspace', which is taken"):
+        compiled(tmp_path, Pipeline("p", [described]), isolated=["describe_and_enrol"])
 
 
 @component(trains="model")

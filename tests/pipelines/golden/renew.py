@@ -8,10 +8,6 @@ import sys
 from pathlib import Path
 
 from lineage.code import ROOT
-from pipelines.backends.kubeflow import lowering as kubeflow
-from pipelines.backends.kubeflow.settings import KubeflowSettings
-from pipelines.backends.sagemaker import lowering as sagemaker
-from pipelines.backends.sagemaker.settings import SageMakerSettings
 from pipelines.config import load
 from pipelines.model_lifecycle import drift_watch, model_lifecycle
 from pipelines.settings import read_settings
@@ -33,11 +29,16 @@ def renew(engine: str, folder: Path) -> None:
     environment = ROOT / f"configs/environments/{engine}.yaml"
     for pipeline in (model_lifecycle(config), drift_watch(config)):
         if engine == "kubeflow":
+            from pipelines.backends.kubeflow.lowering import compile_to
+            from pipelines.backends.kubeflow.settings import KubeflowSettings
+
             settings = read_settings(environment, KubeflowSettings)
-            kubeflow.compile_to(pipeline, settings, folder / f"{pipeline.name}.yaml")
+            compile_to(pipeline, settings, folder / f"{pipeline.name}.yaml")
         else:
-            aws = read_settings(environment, SageMakerSettings)
-            definition, _ = sagemaker.compiled(pipeline, aws)
+            from pipelines.backends.sagemaker.lowering import compiled
+            from pipelines.backends.sagemaker.settings import SageMakerSettings
+
+            definition, _ = compiled(pipeline, read_settings(environment, SageMakerSettings))
             (folder / f"{pipeline.name}.json").write_text(definition)
 
 
