@@ -21,8 +21,10 @@ from uuid import uuid4
 
 from lineage.digest import file_digest
 from lineage.errors import BadInput, StepFailed
+from lineage.files import read_json, write_json
 
 VARIABLE = "LIGHTBOX_STATE"  # s3://BUCKET/PREFIX
+NOTE = ".shared-state.json"
 _POLL_S = 2.0
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ def shared_state(patterns: Sequence[str], home: Path, lease_minutes: int) -> Ite
             what the step may take.
 
     Raises:
-        BadInput: `LIGHTBOX_STATE` is no S3 URI.
+        BadInput: `LIGHTBOX_STATE` is no S3 URI, or the workspace holds such a file of its own.
         StepFailed: Somebody else wrote a file meanwhile, or S3 refuses.
     """
     place = os.environ.get(VARIABLE)
@@ -53,11 +55,7 @@ def shared_state(patterns: Sequence[str], home: Path, lease_minutes: int) -> Ite
     with ExitStack() as held, _explained():
         for pattern in sorted(patterns):  # in one order, so that two steps never wait in a ring
             held.enter_context(_leased(s3, bucket, f"{prefix}/leases/{pattern}", lease_minutes))
-        fetched = {
-            key: _fetch(s3, bucket, key, home / key.removeprefix(f"{prefix}/"))
-            for pattern in patterns
-            for key in _keys(s3, bucket, f"{prefix}/{pattern}")
-        }
+        fetched = _fetch_all(s3, bucket, prefix, patterns, home)
         try:
             yield
         finally:
@@ -65,6 +63,42 @@ def shared_state(patterns: Sequence[str], home: Path, lease_minutes: int) -> Ite
                 for path in sorted(home.glob(pattern)):
                     key = f"{prefix}/{path.relative_to(home)}"
                     _write_back(s3, bucket, key, path, *fetched.get(key, (None, None)))
+            _note(home, patterns)
+
+
+def fetch_state(patterns: Sequence[str], home: Path) -> None:
+    """Bring the files as they are now, to read them; see `shared_state`."""
+    if place := os.environ.get(VARIABLE):
+        with _explained():
+            _fetch_all(_client(), *_parsed(place), patterns, home)
+        _note(home, patterns)
+
+
+def _fetch_all(
+    s3: Any, bucket: str, prefix: str, patterns: Sequence[str], home: Path
+) -> dict[str, tuple[str, str]]:
+    """Each key's ETag, and the digest of its bytes."""
+    noted = read_json(home / NOTE) or {}
+    for pattern in patterns:
+        for path in home.glob(pattern):
+            # Another workspace's audit log must neither be overwritten here nor sent there.
+            if noted.get(str(path.relative_to(home))) != file_digest(path):
+                raise BadInput(
+                    f"the workspace holds a file {path.name} of its own, and {VARIABLE} names "
+                    "another: let LIGHTBOX_HOME name an empty folder"
+                )
+    return {
+        key: _fetch(s3, bucket, key, home / key.removeprefix(f"{prefix}/"))
+        for pattern in patterns
+        for key in _keys(s3, bucket, f"{prefix}/{pattern}")
+    }
+
+
+def _note(home: Path, patterns: Sequence[str]) -> None:
+    """Write down what came from there, and what went there."""
+    paths = [path for pattern in patterns for path in home.glob(pattern)]
+    known = {str(path.relative_to(home)): file_digest(path) for path in paths}
+    write_json(home / NOTE, (read_json(home / NOTE) or {}) | known)
 
 
 def _parsed(place: str) -> tuple[str, str]:

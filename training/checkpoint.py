@@ -104,7 +104,7 @@ class Checkpoints:
                 log.warning("a damaged checkpoint is ignored")
         if not found:
             return b""
-        log.warning("an ended training goes on after epoch %d", max(found))
+        log.warning("an interrupted training goes on after epoch %d", max(found))
         return found[max(found)]
 
     def clear(self) -> None:

@@ -87,7 +87,7 @@ def fit(
         if saved := team.told_bytes(checkpoints.newest() if checkpoints and team.leads else b""):
             restore(learning, saved)
             for past in history if team.leads else ():  # the tracker has it under another run
-                tell(config, past, report, log)
+                tell(config, past, None, log)
         learner = team.shared(network, batches.smallest)
         while not _is_over(history, config):
             epoch = len(history) + 1

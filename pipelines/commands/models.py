@@ -58,10 +58,13 @@ def lineage(model: str, as_json: bool, html: Path | None) -> None:
     \b
     Example: lightbox lineage phantom-finding:1 --html lineage.html
     """
+    from components.shared_state import fetch_state
     from lineage.errors import BadInput
+    from lineage.workspace import workspace
     from registry import dossier
     from registry.mlflow_registry import find_version
 
+    fetch_state((workspace().audit_log.name,), workspace().home)
     facts = dossier.lineage(*find_version(model))
     if html:
         try:
@@ -86,7 +89,9 @@ def approve(model: str, reason: str, refuse: bool, actor: str | None) -> None:
     \b
     Example: lightbox approve phantom-finding:1 --reason "figures reviewed"
     """
+    from components.shared_state import shared_state
     from lineage.errors import BadInput
+    from lineage.workspace import workspace
     from registry import approval, mlflow_registry
 
     name, _, version = model.partition(":")
@@ -98,7 +103,8 @@ def approve(model: str, reason: str, refuse: bool, actor: str | None) -> None:
     if not who:
         raise BadInput("--actor is empty; the audit log wants to know who")
     decide = approval.refuse if refuse else approval.approve
-    decide(name, version, actor=f"person:{who}", reason=reason)
+    with shared_state((workspace().audit_log.name,), workspace().home, lease_minutes=5):
+        decide(name, version, actor=f"person:{who}", reason=reason)
     if not refuse:
         click.echo(f"{name}:{version} approved; the same `lightbox run` again releases it")
         return

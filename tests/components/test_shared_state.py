@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import boto3
 import pytest
 
-from components.shared_state import shared_state
+from components.shared_state import fetch_state, shared_state
 from lineage.code import ROOT
 from lineage.errors import BadInput, StepFailed
 
@@ -83,7 +83,7 @@ def test_runs_side_by_side_wait_for_each_other(s3, tmp_path) -> None:
     program = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from components.shared_state import shared_state
+from components.shared_state import fetch_state, shared_state
 home = Path(sys.argv[1])
 with shared_state(("log.txt",), home, 1):
     path = home / "log.txt"
@@ -115,6 +115,30 @@ def test_a_lease_whose_holder_was_killed_runs_out(s3, tmp_path) -> None:
     started = time.monotonic()
     with shared_state(("audit.db",), tmp_path, 1):
         assert time.monotonic() - started > 2  # it was waited for
+
+
+def test_a_workspace_with_a_file_of_its_own_is_neither_sent_nor_overwritten(s3, tmp_path) -> None:
+    s3.put_object(Bucket="lightbox", Key="workspace/audit.db", Body=b"theirs")
+    (tmp_path / "audit.db").write_bytes(b"mine")
+    for use in (
+        lambda: fetch_state(("audit.db",), tmp_path),
+        lambda: shared_state(("audit.db",), tmp_path, 1).__enter__(),
+    ):
+        with pytest.raises(BadInput, match="LIGHTBOX_HOME name an empty folder"):
+            use()
+    assert (tmp_path / "audit.db").read_bytes() == b"mine"
+    assert kept(s3, "audit.db") == b"theirs"
+
+
+def test_what_was_fetched_is_brought_up_to_date(s3, tmp_path) -> None:
+    for body in (b"one", b"one two"):
+        s3.put_object(Bucket="lightbox", Key="workspace/audit.db", Body=body)
+        fetch_state(("audit.db",), tmp_path)
+        assert (tmp_path / "audit.db").read_bytes() == body
+    with shared_state(("audit.db",), tmp_path, 1):
+        (tmp_path / "audit.db").write_bytes(b"one two three")
+    fetch_state(("audit.db",), tmp_path)
+    assert kept(s3, "audit.db") == b"one two three"
 
 
 @pytest.mark.parametrize("place", ["bucket/workspace", "s3://bucket", "gs://bucket/x", "s3:///x"])

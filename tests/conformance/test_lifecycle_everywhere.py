@@ -6,6 +6,7 @@ is released, a bad one is refused, and a drift asks for a retraining.
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -140,7 +141,8 @@ class OnKubeflow(Engine):
     settings: KubeflowSettings
 
     def execute(self, pipeline: Pipeline, sources: Mapping[str, Path], folder: Path) -> Ended:
-        launch = {name: str(path) for name, path in sources.items()}
+        # As if they had been uploaded: the containers' user reads them, whoever wrote them.
+        launch = {n: str(shutil.copytree(p, folder / "sources" / n)) for n, p in sources.items()}
         return run_on_kubeflow(pipeline, self.settings, launch, self.home.home, folder)
 
 
@@ -226,7 +228,7 @@ def on_kubeflow(image: str, tmp_path: Path) -> Iterator[OnKubeflow]:
             tracking_uri=tracking,
             workspace_claim="workspace",
             secrets=dict.fromkeys(SECRETS, "keys"),
-            environment={"LIGHTBOX_ENDPOINT_URL": url},
+            endpoint_url=url,
         )
         yield engine
 
@@ -252,7 +254,7 @@ def on_sagemaker(
                 "serving_image": image,
                 "tracking_uri": tracking,
                 "secrets": keys,
-                "environment": {**cloud.environment, "LIGHTBOX_ENDPOINT_URL": url},
+                "endpoint_url": url,
             }
         )
         yield engine

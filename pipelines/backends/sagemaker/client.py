@@ -173,7 +173,8 @@ class SageMakerEngine:
                 "State": "ENABLED",
                 "Target": {
                     "Arn": arn,
-                    "RoleArn": self.settings.role,  # it must trust scheduler.amazonaws.com too
+                    # Whichever it is must trust scheduler.amazonaws.com.
+                    "RoleArn": getattr(self.settings, "scheduler_role", "") or self.settings.role,
                     "RetryPolicy": {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 3600},
                     "SageMakerPipelineParameters": {
                         "PipelineParameterList": _parameters(order, definition)

@@ -18,6 +18,7 @@ from lineage.workspace import secret_variable
 from pipelines.backends.cluster import (
     launch_values,
     mapped_secrets,
+    require_endpoint,
     require_pinned,
     require_server,
     waits,
@@ -28,6 +29,7 @@ from pipelines.backends.sagemaker.requests import check
 from pipelines.backends.sagemaker.safeguards import eligible, require_eligible, require_safeguards
 from pipelines.backends.sagemaker.settings import Instance, SageMakerSettings
 from pipelines.graph import Fail, GraphError, Node, Pipeline, Port, Source, Step, When
+from serving.config import ENDPOINT_URL, TOKEN
 
 with offline():
     from sagemaker.core.network import NetworkConfig
@@ -129,6 +131,7 @@ def lower(
     """The pipeline as the SDK's own object, and the text of each config by its digest."""
     require_pinned(image=settings.image, serving_image=settings.serving_image)
     require_server(settings.tracking_uri)
+    require_endpoint(pipeline, settings.endpoint_url)
     if taken := sorted(name for name in settings.environment if name.startswith(OURS)):
         raise BadInput(f"environment: {taken} are set for each step by what it needs; remove them")
     launch = launch_values(pipeline, settings.sources, ("s3",))
@@ -374,6 +377,8 @@ class _Lowering:
             # The ARN, never the secret: whoever may read a definition may not read that.
             **{secret_variable(name): arn for name, arn in secrets.items()},
         }
+        if TOKEN in secrets:
+            found[ENDPOINT_URL] = self.settings.endpoint_url
         if step.component.state:
             found["LIGHTBOX_STATE"] = self._workspace_uri()
         return found

@@ -28,6 +28,7 @@ class SageMakerSettings(BaseModel):
             alias.
         encrypt_between_instances: What the instances of one job tell each other.
         tracking_uri: MLflow server's URL, or the ARN of one that SageMaker manages.
+        endpoint_url: The service that models are released to; it outlives the jobs.
         instances: What steps may run on, cheapest first.
         training_instances: How many instances a step that trains gets; they share each batch.
         spot: Train on spot capacity: cheaper, may be interrupted, goes on from its checkpoints.
@@ -56,6 +57,7 @@ class SageMakerSettings(BaseModel):
     security_groups: list[str] = []
     encrypt_between_instances: bool = True
     tracking_uri: str
+    endpoint_url: str = ""
     model_package_group: str
     instances: list[Instance]
     training_instances: int = Field(1, ge=1)

@@ -129,6 +129,7 @@ def test_one_token_is_one_execution(engine, server) -> None:
 
 def test_a_run_is_found_by_its_token(engine) -> None:
     token = order("sought").identity.token
+    engine.start(order("another"))
     assert engine.find("small-lifecycle", token) is None
     started = engine.start(order("sought"))
     engine.start(order("other"))
@@ -305,6 +306,17 @@ def test_a_schedule_is_placed_and_changed_in_place(engine) -> None:
     assert told["ScheduleExpressionTimezone"] == "UTC"
     assert engine.unschedule(made.name) and not engine.unschedule(made.name)
     assert engine.schedules() == []
+
+
+def test_a_schedule_may_have_a_role_of_its_own(engine, settings) -> None:
+    class Settings(SageMakerSettings):
+        scheduler_role: str = f"{ROLE}-scheduler"
+
+    own = SageMakerEngine(Settings(**settings.model_dump()))
+    made = own.schedule(Order(**{**vars(order()), "name": "lightbox-own-role"}), "0 2 * * *")
+    told = boto3.client("scheduler").get_schedule(Name=made.name)
+    assert told["Target"]["RoleArn"] == f"{ROLE}-scheduler"
+    own.unschedule(made.name)
 
 
 def test_what_aws_says_is_told_by_kind(engine, server, monkeypatch) -> None:
