@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 UV := 0.13.8
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test torture check clean
+.PHONY: help install demo test torture golden image serving-lock scan check clean
 
 help:  ## say what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(VENV)/.installed  ## create .venv with exactly the pinned packages
 
@@ -32,6 +32,26 @@ test: install  ## the tests
 torture: install  ## the runner's tests in their long form: thousands of kills, about an hour
 	LIGHTBOX_KILLS=5000 $(BIN)/python -m pytest tests/pipelines/backends tests/test_lifecycle_kills.py
 
+golden: install  ## write anew what the engines get; a review shows what changed
+	$(BIN)/python tests/pipelines/golden/renew.py kubeflow
+	$(BIN)/python tests/pipelines/golden/renew.py sagemaker
+
+BASE_IMAGE ?= python:3.11-slim
+
+image:  ## the two container images; wheels/ may hold what the index lacks, such as torch for CPUs
+	for stage in serving training; do docker build --target $$stage --tag lightbox-$$stage \
+		--build-arg BASE_IMAGE=$(BASE_IMAGE) --build-arg REVISION=$$(git rev-parse HEAD) . || exit 1; done
+
+serving-lock: install  ## pin what the serving image holds, by requirements.lock
+	(echo "# The part of requirements.lock that serving needs. Made of requirements-serving.in by: make serving-lock"; \
+	UV_FIND_LINKS="$(PIP_FIND_LINKS)" $(BIN)/uv pip compile --quiet requirements-serving.in \
+		--constraint requirements.lock --no-annotate --no-header | sed 's/+cpu$$//') > requirements-serving.lock.new
+	mv requirements-serving.lock.new requirements-serving.lock
+
+scan: install  ## known flaws, licences, secrets, workflows, and an SBOM
+	.ci/scan_tools
+	.ci/scan
+
 check: install  ## style, types, layers, docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,5 +62,5 @@ check: install  ## style, types, layers, docs
 clean:  ## remove all that the above made
 	-@test ! -x $(BIN)/lightbox || for home in .lightbox .lightbox/demo; do \
 		LIGHTBOX_HOME=$$home $(BIN)/lightbox endpoint stop >/dev/null 2>&1; done
-	rm -rf $(VENV) .lightbox .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build
+	rm -rf $(VENV) .checkers .scanners .lightbox .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ from registry.mlflow_registry import quick_tags
 
 class Registered(NamedTuple):
     model_version: str  # NAME:VERSION
+    model_digest: str
 
 
 def still_registered(version: Path) -> bool:
@@ -62,4 +63,4 @@ def register(
         "run_id": made.run_id,
     }
     write_json(version / "version.json", facts)
-    return Registered(f"{made.name}:{made.version}")
+    return Registered(f"{made.name}:{made.version}", made.digest)

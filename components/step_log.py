@@ -239,6 +239,9 @@ def _failure(error: BaseException, identities: bool) -> Iterator[str]:
     if isinstance(error, KeyboardInterrupt):
         yield "stopped by the user"
         return
+    if isinstance(error, SystemExit) and not error.code:
+        yield "nothing more to do here"  # a machine that only helped another one
+        return
     told = isinstance(error, (BadInput, StepFailed)) or not identities
     yield f"{type(error).__name__}: {error}" if told else type(error).__name__
     for frame, line in traceback.walk_tb(error.__traceback__):

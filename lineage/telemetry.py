@@ -5,6 +5,7 @@ import os
 OFF = {
     "DO_NOT_TRACK": "1",  # Evidently, and whoever else heeds it
     "GX_ANALYTICS_ENABLED": "false",
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # not telemetry, but as unasked for
 }

@@ -59,7 +59,8 @@ def find_waste(workspace: Workspace, runs_older_than_days: float | None = None) 
             for waste in _unreferred(models, referred, "copy of a model once in service")
         ),
         *_leftovers(store.root / "building", "an unfinished step", "its run was killed"),
-        *_stale_memories(store.root / "known"),
+        *_untouched(store.root / "known", "remembered digests", "not asked for"),
+        *_untouched(workspace.home / "checkpoints", "a training that broke off", "not taken up"),
     ]
 
 
@@ -158,11 +159,11 @@ def _leftovers(folder: Path, kind: str, why: str) -> list[Waste]:
     return [Waste(kind, path, _total(path), why) for path in _below(folder)]
 
 
-def _stale_memories(folder: Path) -> list[Waste]:
-    """Digests remembered of files that nobody has asked for lately; they only save time."""
+def _untouched(folder: Path, kind: str, why: str) -> list[Waste]:
+    """What only saves time, and nobody has used lately."""
     before = time.time() - UNASKED_DAYS * DAY_S
     return [
-        Waste("remembered digests", path, _total(path), f"not asked for in {UNASKED_DAYS} days")
+        Waste(kind, path, _total(path), f"{why} in {UNASKED_DAYS} days")
         for path in _below(folder)
         if path.stat().st_mtime < before
     ]

@@ -7,10 +7,11 @@ from typing import TypeAlias
 from pydantic import BaseModel
 
 from components.contract import Component
+from lineage.errors import BadInput
 
 
-class GraphError(ValueError):
-    """The pipeline is wired wrongly; raised while building it, never while running."""
+class GraphError(BadInput):
+    """The pipeline is wired wrongly, or an engine cannot run it; never raised while running."""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from imaging import dicom, pixels
 from imaging.acquisition import acquisition
 from imaging.pixels import DICOM, JPEG, PNG
 from imaging.statistics import image_statistics
+from lineage import telemetry
 from lineage.digest import tree_digest
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
@@ -578,6 +579,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     args = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
+    telemetry.off()
     guard_decoders()
     serve(args.home, args.model, args.idle_minutes, args.host, args.port)
 

@@ -67,10 +67,9 @@ def test_nothing_happens_without_a_place_or_without_patterns(s3, tmp_path, monke
 
 def test_what_another_wrote_meanwhile_is_never_overwritten(s3, tmp_path) -> None:
     s3.put_object(Bucket="lightbox", Key="workspace/audit.db", Body=b"1")
-    with pytest.raises(StepFailed, match=r"audit\.db was written by another run"):
-        with shared_state(PATTERNS, tmp_path, 1):
-            s3.put_object(Bucket="lightbox", Key="workspace/audit.db", Body=b"1 theirs")
-            (tmp_path / "audit.db").write_bytes(b"1 mine")
+    with pytest.raises(StepFailed, match="another run"), shared_state(PATTERNS, tmp_path, 1):
+        s3.put_object(Bucket="lightbox", Key="workspace/audit.db", Body=b"1 theirs")
+        (tmp_path / "audit.db").write_bytes(b"1 mine")
     assert kept(s3, "audit.db") == b"1 theirs"
     with pytest.raises(StepFailed, match="another run"), shared_state(PATTERNS, tmp_path / "x", 1):
         s3.put_object(Bucket="lightbox", Key="workspace/ledgers/splits-b.jsonl", Body=b"theirs")
@@ -144,13 +143,13 @@ def test_what_was_fetched_is_brought_up_to_date(s3, tmp_path) -> None:
 @pytest.mark.parametrize("place", ["bucket/workspace", "s3://bucket", "gs://bucket/x", "s3:///x"])
 def test_what_is_no_place_in_s3_is_refused(place: str, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LIGHTBOX_STATE", place)
-    with pytest.raises(BadInput, match="is not s3://BUCKET/PREFIX"):
-        with shared_state(PATTERNS, tmp_path, 1):
-            pass
+    state = shared_state(PATTERNS, tmp_path, 1)
+    with pytest.raises(BadInput, match="is not s3://BUCKET/PREFIX"), state:
+        pass
 
 
 def test_an_unreachable_place_is_one_sentence(s3, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("LIGHTBOX_STATE", "s3://no-such-bucket/workspace")
-    with pytest.raises(StepFailed, match=r"cannot be reached \(NoSuchBucket\)"):
-        with shared_state(PATTERNS, tmp_path, 1):
-            pass
+    state = shared_state(PATTERNS, tmp_path, 1)
+    with pytest.raises(StepFailed, match=r"cannot be reached \(NoSuchBucket\)"), state:
+        pass

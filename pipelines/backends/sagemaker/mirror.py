@@ -18,6 +18,7 @@ with offline():
     from sagemaker.mlops.workflow.model_step import ModelStep
     from sagemaker.serve.model_builder import ModelBuilder
 
+DIGEST = "LIGHTBOX_MODEL_DIGEST"
 # Evidence that a registering step may read, by the name of its input: the file, and its type.
 EVIDENCE = {
     "metrics": ("metrics.json", "application/json"),
@@ -54,6 +55,8 @@ def mirror(
         image_uri=settings.serving_image,
         s3_model_data_url=uris[step.component.registers],
         role_arn=settings.role,
+        # The serving container opens nothing that has another digest; see serving/hosted.py.
+        env_vars={DIGEST: values["model_digest"]} if "model_digest" in values else None,
         sagemaker_session=session,
     )
     # Studio draws the metrics, and beside them what the gate asked of them.

@@ -3,6 +3,9 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 
+ROLE = r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$"
+
+
 class Instance(BaseModel):
     """One instance type and what it offers."""
 
@@ -23,6 +26,8 @@ class SageMakerSettings(BaseModel):
         image: Holds this project; pinned by digest.
         serving_image: What the mirrored model package is served by; pinned by digest.
         role: ARN of the role that the jobs take on.
+        pipeline_role: ARN of the role that starts the jobs; `role` if left out.
+        scheduler_role: ARN of the role that starts pipelines at night; `pipeline_role` if left out.
         bucket: Holds configs, outputs of runs, models, checkpoints and the shared workspace.
         kms_key: Encrypts the jobs' volumes and outputs; a key's id or ARN, for volumes take no
             alias.
@@ -49,7 +54,9 @@ class SageMakerSettings(BaseModel):
 
     image: str
     serving_image: str
-    role: str = Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")
+    role: str = Field(pattern=ROLE)
+    pipeline_role: str = Field("", pattern=f"^$|{ROLE}")
+    scheduler_role: str = Field("", pattern=f"^$|{ROLE}")
     region: str
     bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     kms_key: str = ""
