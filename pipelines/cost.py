@@ -64,7 +64,7 @@ class KubeflowPrices(Billing):
 
 
 class Prices(BaseModel):
-    """From configs/prices.yaml, or a file of one's own."""
+    """From configs/lists/prices.yaml, or a file of one's own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

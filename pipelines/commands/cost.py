@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipelines.cost import Estimate, KubeflowPrices, Prices, SageMakerPrices, Spread, Total
     from pipelines.runs import Run
 
-PRICES = Path("configs/prices.yaml")
+PRICES = Path("configs/lists/prices.yaml")
 
 
 @click.command()

@@ -1,7 +1,8 @@
 """A lowered SageMaker pipeline, executed in containers by the SDK's local mode; moto plays S3.
 
 Local mode knows no step that registers a model: that one is sent to moto's SageMaker instead, with
-the arguments that the step has when it is reached.
+the arguments that the step has when it is reached. And it copies outputs only at the end of a job,
+also where the definition says that they are to be copied while it runs.
 """
 
 import json
@@ -65,7 +66,7 @@ def run_on_sagemaker(
         pass
 
     folder.mkdir(parents=True, exist_ok=True)
-    with offline(), _registering():
+    with offline(), _complete():
         session = Session(
             boto_session=boto3.Session(region_name=settings.region),
             default_bucket=settings.bucket,
@@ -187,7 +188,7 @@ def _fails(nodes: Any) -> Iterator[Fail]:
 
 
 @contextmanager
-def _registering() -> Iterator[None]:
+def _complete() -> Iterator[None]:
     from sagemaker.mlops.local import pipeline as executors
     from sagemaker.mlops.local import pipeline_entities as entities
     from sagemaker.mlops.workflow.steps import StepTypeEnum
@@ -203,11 +204,18 @@ def _registering() -> Iterator[None]:
 
     get, begin = executors._StepExecutorFactory.get, entities._LocalPipelineExecution
     initialize = begin._initialize_step_execution
+    evaluate = executors.LocalPipelineExecutor.evaluate_step_arguments
 
     def chosen(self: Any, step: Any) -> Any:
         if step.step_type == StepTypeEnum.REGISTER_MODEL:
             return Register(self.pipeline_executor, step)
         return get(self, step)
+
+    def at_the_end(self: Any, step: Any) -> Any:
+        arguments = evaluate(self, step)
+        for output in arguments.get("ProcessingOutputConfig", {}).get("Outputs", []):
+            output["S3Output"]["S3UploadMode"] = "EndOfJob"
+        return arguments
 
     def with_registering(self: Any, steps: Any) -> None:
         known = [step for step in steps if step.step_type != StepTypeEnum.REGISTER_MODEL]
@@ -220,8 +228,10 @@ def _registering() -> Iterator[None]:
 
     executors._StepExecutorFactory.get = chosen
     begin._initialize_step_execution = with_registering
+    executors.LocalPipelineExecutor.evaluate_step_arguments = at_the_end
     try:
         yield
     finally:
         executors._StepExecutorFactory.get = get
         begin._initialize_step_execution = initialize
+        executors.LocalPipelineExecutor.evaluate_step_arguments = evaluate

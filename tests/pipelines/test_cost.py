@@ -21,7 +21,7 @@ from pipelines.runs import Run, RunFolder, StepState
 from pipelines.settings import read_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ROOT / "configs" / "prices.yaml"
+SHIPPED = ROOT / "configs" / "lists" / "prices.yaml"
 PRICES = Prices.model_validate(
     {
         "as_of": "2026-01-01",

@@ -50,6 +50,7 @@ class SageMakerEngine:
         self.settings = settings
         self.given = settings.sources
         self.state = f"s3://{settings.bucket}/workspace"
+        self._role = settings.pipeline_role or settings.role
         self._values: dict[str, dict[str, Any]] = {}  # of each job that ended
 
     @cached_property
@@ -174,7 +175,7 @@ class SageMakerEngine:
                 "Target": {
                     "Arn": arn,
                     # Whichever it is must trust scheduler.amazonaws.com.
-                    "RoleArn": getattr(self.settings, "scheduler_role", "") or self.settings.role,
+                    "RoleArn": self.settings.scheduler_role or self._role,
                     "RetryPolicy": {"MaximumRetryAttempts": 2, "MaximumEventAgeInSeconds": 3600},
                     "SageMakerPipelineParameters": {
                         "PipelineParameterList": _parameters(order, definition)
@@ -224,7 +225,7 @@ class SageMakerEngine:
             body = {
                 "PipelineDefinitionS3Location": {"Bucket": self.settings.bucket, "ObjectKey": key}
             }
-        body |= {"PipelineName": order.pipeline.name, "RoleArn": self.settings.role}
+        body |= {"PipelineName": order.pipeline.name, "RoleArn": self._role}
         with _explained("bringing the pipeline"):
             try:
                 answer = self._sagemaker.update_pipeline(**body)

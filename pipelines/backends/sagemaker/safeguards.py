@@ -37,7 +37,7 @@ MENTIONS = (
 
 
 class EligibleServices(BaseModel):
-    """From configs/hipaa_eligible.yaml.
+    """From configs/lists/hipaa_eligible.yaml.
 
     Args:
         as_of: Of which day the list is.

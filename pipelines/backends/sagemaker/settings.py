@@ -78,5 +78,5 @@ class SageMakerSettings(BaseModel):
     tags: dict[str, str] = {}
     cache_for: str = "P30D"
     start_attempts: int = Field(5, ge=1, le=20)
-    hipaa_eligible: str = "configs/hipaa_eligible.yaml"
+    hipaa_eligible: str = "configs/lists/hipaa_eligible.yaml"
     waivers: dict[str, str] = {}

@@ -308,14 +308,14 @@ def test_a_schedule_is_placed_and_changed_in_place(engine) -> None:
     assert engine.schedules() == []
 
 
-def test_a_schedule_may_have_a_role_of_its_own(engine, settings) -> None:
-    class Settings(SageMakerSettings):
-        scheduler_role: str = f"{ROLE}-scheduler"
-
-    own = SageMakerEngine(Settings(**settings.model_dump()))
+def test_pipelines_and_schedules_may_have_roles_of_their_own(engine, settings) -> None:
+    roles = {"pipeline_role": f"{ROLE}-pipeline", "scheduler_role": f"{ROLE}-scheduler"}
+    own = SageMakerEngine(settings.model_copy(update=roles))
     made = own.schedule(Order(**{**vars(order()), "name": "lightbox-own-role"}), "0 2 * * *")
     told = boto3.client("scheduler").get_schedule(Name=made.name)
-    assert told["Target"]["RoleArn"] == f"{ROLE}-scheduler"
+    assert told["Target"]["RoleArn"] == roles["scheduler_role"]
+    pipeline = boto3.client("sagemaker").describe_pipeline(PipelineName="small-lifecycle")
+    assert pipeline["RoleArn"] == roles["pipeline_role"]
     own.unschedule(made.name)
 
 

@@ -71,6 +71,7 @@ def on_kubeflow(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
         "image": IMAGE,
         "tracking_uri": "https://mlflow.example",
         "workspace_claim": "workspace",
+        "endpoint_url": "https://endpoint.example",
         "secrets": dict.fromkeys(SECRETS, "lightbox-keys"),
         "sources": {
             name: f"s3://intake/{name}"
@@ -103,10 +104,11 @@ def on_sagemaker(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws
             "subnets": ["subnet-0123456789abcdef0"],
             "security_groups": ["sg-0123456789abcdef0"],
             "tracking_uri": "https://mlflow.example",
+            "endpoint_url": "https://endpoint.example",
             "model_package_group": "lightbox",
             "instances": [gpu],
             "secrets": {name: f"{arn}{name}" for name in SECRETS},
-            "hipaa_eligible": str(ROOT / "configs" / "hipaa_eligible.yaml"),
+            "hipaa_eligible": str(ROOT / "configs" / "lists" / "hipaa_eligible.yaml"),
         }
         (project.parent / "sagemaker.yaml").write_text(yaml.safe_dump(settings))
         yield server
