@@ -13,9 +13,7 @@ from pipelines.cli import cli
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 COMPONENTS = sorted(
-    path.stem
-    for path in (ROOT / "components").glob("*.py")
-    if "\n@component(" in path.read_text()
+    path.stem for path in (ROOT / "components").glob("*.py") if "\n@component(" in path.read_text()
 )
 
 

@@ -2,7 +2,6 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 ROLE = r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$"
 
 
