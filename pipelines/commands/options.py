@@ -33,7 +33,13 @@ def coloured(word: str) -> "Text":
 
     from pipelines.tell import COLOURS
 
-    mild = {"done": "green", "pass": "green", "running": "yellow", "inconclusive": "yellow"}
+    mild = {
+        "done": "green",
+        "pass": "green",
+        "running": "yellow",
+        "inconclusive": "yellow",
+        "submitted": "yellow",
+    }
     plain = dict.fromkeys(("waiting", "skipped", "blocked"), "")
     return Text(word, {**mild, **plain, **COLOURS}.get(word, "red"))
 

@@ -322,14 +322,14 @@ def schedule(
     """
     from lineage.workspace import workspace
     from pipelines.config import load
-    from pipelines.submitting.engine import connect
+    from pipelines.submitting.engine import connect, of_model
     from pipelines.submitting.schedule import name_of, place
 
     settings = load(config, overrides)
     where = connect(engine, environment or Path(f"configs/environments/{engine}.yaml"))
     pipeline, model = _pipeline(settings, nightly=True), settings.registration.name
     if remove:
-        removed = where.unschedule(name_of(pipeline, model))
+        removed = where.unschedule(name_of(of_model(pipeline, model)))
         click.echo("removed" if removed else "there was none", err=True)
     elif not list_all:
         made = place(pipeline, model, where, workspace(), config, cron, dirty=dirty)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -110,6 +110,11 @@ class Engine(Protocol):
 
     def unschedule(self, name: str) -> bool:
         """Whether there was one to remove."""
+
+
+def of_model(pipeline: Pipeline, model: str) -> Pipeline:
+    """The pipeline under a name that no other model's has: engines keep one definition for each."""
+    return replace(pipeline, name=f"{pipeline.name}-{plain(model)}")
 
 
 def plain(name: str) -> str:

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from lineage.workspace import Workspace
 from pipelines.graph import Pipeline
-from pipelines.submitting.engine import Engine, Order, Schedule, plain
+from pipelines.submitting.engine import Engine, Order, Schedule, of_model
 from pipelines.submitting.identity import Identity, config_digest
 from pipelines.submitting.placing import places, sent
 from pipelines.submitting.work import read_work
 
 
-def name_of(pipeline: Pipeline, model: str) -> str:
-    """One schedule per pipeline and model; EventBridge allows 64 characters."""
-    return f"lightbox-{pipeline.name}-{plain(model)}"[:64]
+def name_of(pipeline: Pipeline) -> str:
+    """One schedule per pipeline of a model; EventBridge allows 64 characters."""
+    return f"lightbox-{pipeline.name}"[:64]
 
 
 def place(
@@ -33,6 +33,7 @@ def place(
     Raises:
         BadInput: A source lies on this machine, where later runs cannot read it.
     """
+    pipeline = of_model(pipeline, model)
     work = read_work(config.absolute().parent, dirty=dirty)
     found = places(pipeline, engine, workspace, upload=False, standing=True)
     identity = Identity(
@@ -43,5 +44,5 @@ def place(
         sources={each.source: each.content for each in found},
     )
     uris = sent(found, engine)
-    order = Order(pipeline, name_of(pipeline, model), identity, uris, work.patch)
+    order = Order(pipeline, name_of(pipeline), identity, uris, work.patch)
     return engine.schedule(order, cron)

@@ -9,7 +9,7 @@ from lineage.workspace import Workspace
 from pipelines.graph import Pipeline
 from pipelines.runs import Run
 from pipelines.submitting import record
-from pipelines.submitting.engine import Engine, Execution, Order
+from pipelines.submitting.engine import Engine, Execution, Order, of_model
 from pipelines.submitting.identity import Identity, config_digest
 from pipelines.submitting.placing import Place, places, sent
 from pipelines.submitting.record import Submission
@@ -50,6 +50,7 @@ def prepare(
         upload: Files of this machine may be sent.
         request: The request for a retraining that the run answers.
     """
+    pipeline = of_model(pipeline, model)
     work = read_work(config.absolute().parent, dirty=dirty)
     found = places(pipeline, engine, workspace, upload=upload)
     identity = Identity(

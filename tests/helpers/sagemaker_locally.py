@@ -17,6 +17,7 @@ from typing import Any
 import boto3
 from engines import Ended, mounts
 
+from components.runtime import as_text
 from pipelines.backends.sagemaker import lowering
 from pipelines.backends.sagemaker.offline import offline
 from pipelines.backends.sagemaker.settings import SageMakerSettings
@@ -160,22 +161,30 @@ def _take(ended: Ended, step: Step, properties: Mapping[str, Any], folder: Path)
     if step.component.trains:
         uri = properties["ModelArtifacts"]["S3ModelArtifacts"]
         bucket, _, key = uri.removeprefix("s3://").partition("/")
-        folder.mkdir(parents=True)
-        boto3.client("s3").download_file(bucket, key, str(folder / "model.tar.gz"))
-        with tarfile.open(folder / "model.tar.gz") as tar:
-            tar.extractall(folder / "model", filter="data")
+        for name in ("model", "output"):  # what a training job reports lies beside its model
+            archive = folder / f"{name}.tar.gz"
+            (folder / name).mkdir(parents=True)
+            key_of_it = key.replace("model.tar.gz", archive.name)
+            boto3.client("s3").download_file(bucket, key_of_it, str(archive))
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder / name, filter="data")
         ended.take_output(step.name, step.component.trains, folder / "model")
+        if step.component.values:
+            (told,) = (folder / "output").rglob("values.json")
+            _take_values(ended, step, told)
         return
     outputs = properties["ProcessingOutputConfig"]["Outputs"]
     for name in step.component.outputs:
         place = download(outputs[name]["S3Output"]["S3Uri"], folder / name)
         ended.take_output(step.name, name, place)
     if step.component.values:
-        from components.runtime import as_text
-
         place = download(outputs["values"]["S3Output"]["S3Uri"], folder / "values")
-        values = json.loads((place / "values.json").read_text())
-        ended.values |= {f"{step.name}.{name}": as_text(value) for name, value in values.items()}
+        _take_values(ended, step, place / "values.json")
+
+
+def _take_values(ended: Ended, step: Step, path: Path) -> None:
+    values = json.loads(path.read_text())
+    ended.values |= {f"{step.name}.{name}": as_text(value) for name, value in values.items()}
 
 
 def _fails(nodes: Any) -> Iterator[Fail]:

@@ -7,7 +7,6 @@ description.
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,7 +22,9 @@ from urllib3.exceptions import HTTPError
 
 from lineage.digest import digest
 from lineage.errors import BadInput, StepFailed
+from pipelines.backends.kubeflow.groups import GROUP
 from pipelines.backends.kubeflow.settings import KubeflowSettings
+from pipelines.submitting.bucket import Bucket, listing_digest
 from pipelines.submitting.cron import for_kubeflow
 from pipelines.submitting.engine import Execution, Name, Order, Schedule, Task, Unreachable
 
@@ -40,10 +41,6 @@ TASK_STATES = {
     **{"RUNNING": "running", "CANCELING": "running", "PAUSED": "running"},
     **{"SUCCEEDED": "ran", "FAILED": "failed", "CANCELED": "stopped", "SKIPPED": "skipped"},
 }
-# Groups of tasks, and the pod within a task: they fail because what they hold does.
-GROUP = re.compile(
-    r"root|(condition|condition-branches|exit-handler|for-loop)-\d+|iteration-\d+|executor(\(\d+\))?"
-)
 
 
 class KubeflowEngine:
@@ -89,20 +86,36 @@ class KubeflowEngine:
     def _experiments(self) -> Any:
         return api.ExperimentServiceApi(self._connection)
 
+    @cached_property
+    def _bucket(self) -> Bucket:
+        if not self.settings.bucket:
+            raise BadInput(
+                "Kubeflow's environment names no bucket to upload to; name one as bucket:, or "
+                "bring the data to where the cluster reads it and name its place under sources:"
+            )
+        import boto3
+
+        return Bucket(boto3.client("s3"), self.settings.bucket)
+
     def content(self, uri: str) -> str:
-        """A digest of the name alone: from here nobody looks into the cluster's stores."""
+        """A digest of what lies in our own bucket; elsewhere nobody looks, and the name must do."""
+        if self.settings.bucket and uri.startswith(f"s3://{self.settings.bucket}/"):
+            from pipelines.submitting.aws import explained
+
+            with explained("sources"):
+                return listing_digest(self._bucket.s3, uri)
         return digest("uri", uri)
 
     def upload(self, path: Path, content: str) -> str:
-        """There is no place to bring it to.
+        """See `Bucket.upload`.
 
         Raises:
-            BadInput: Always; the message says what to do.
+            BadInput: The settings name no bucket.
         """
-        raise BadInput(
-            "Kubeflow's environment names no bucket to upload to; bring the data to where the "
-            "cluster reads it, and name each source's place under sources:"
-        )
+        from pipelines.submitting.aws import explained
+
+        with explained("uploading a source"):
+            return self._bucket.upload(path, content)
 
     def find(self, pipeline: str, token: str) -> Execution | None:
         """The newest run that says so in its description; names hold the token's beginning."""

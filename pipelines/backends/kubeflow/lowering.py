@@ -24,6 +24,7 @@ from pipelines.backends.cluster import (
     require_server,
     waits,
 )
+from pipelines.backends.kubeflow.groups import IF, RUN
 from pipelines.backends.kubeflow.settings import KubeflowSettings
 from pipelines.graph import Fail, GraphError, Node, Pipeline, Source, Step, When
 from serving.config import ENDPOINT_URL, TOKEN
@@ -113,10 +114,10 @@ def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
                         _place_small(task, node.outcome, settings)
                     case When():
                         told = tasks[node.condition.step].outputs[_said(node.condition.name)]
-                        with dsl.If(told == True, node.condition.name):  # noqa: E712  kfp builds a condition of it
+                        with dsl.If(told == True, f"{IF} {node.condition.name}"):  # noqa: E712  kfp builds a condition of it
                             emit(node.then)
                         if node.otherwise:
-                            with dsl.Else(f"not-{node.condition.name}"):
+                            with dsl.Else(f"{IF} not {node.condition.name}"):
                                 emit(node.otherwise)
                         continue
                 task.after(*(tasks[step] for step in order.get(node, [])))
@@ -125,7 +126,7 @@ def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
             run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, name=dsl.PIPELINE_JOB_NAME_PLACEHOLDER
         )
         _place_small(last, _words(LAST), settings)
-        with dsl.ExitHandler(last, name=_words(pipeline.name)):
+        with dsl.ExitHandler(last, name=f"{RUN} {_words(pipeline.name)}"):
             for name, uri in uris.items():
                 # An equal URI is the same artifact again, so that KFP's cache can recognise it.
                 source = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset, reimport=False)

@@ -1,8 +1,7 @@
 """Start, follow and schedule runs on SageMaker, through boto3."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -11,21 +10,14 @@ from typing import Any, Literal
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lineage.digest import digest
-from lineage.errors import BadInput, StepFailed
 from pipelines.backends.sagemaker.settings import SageMakerSettings
+from pipelines.submitting.aws import explained
 from pipelines.submitting.bucket import Bucket, listing_digest
 from pipelines.submitting.cron import for_eventbridge
-from pipelines.submitting.engine import Execution, Name, Order, Schedule, Task, Unreachable
+from pipelines.submitting.engine import Execution, Name, Order, Schedule, Task
 
 INLINE_BYTES = 100_000  # a larger definition goes through S3
 PREFIX = "lightbox-"  # of our schedules
@@ -37,7 +29,6 @@ STEP_STATES = {
     **{"Starting": "running", "Executing": "running", "Stopping": "running"},
     **{"Stopped": "stopped", "Failed": "failed", "Succeeded": "ran"},
 }
-PASSING = ("Throttling", "ThrottlingException", "TooManyRequestsException", "RequestTimeout")
 
 
 class SageMakerEngine:
@@ -78,18 +69,18 @@ class SageMakerEngine:
 
     def content(self, uri: str) -> str:
         """See `listing_digest`."""
-        with _explained("sources"):
+        with explained("sources"):
             return listing_digest(self._bucket.s3, uri)
 
     def upload(self, path: Path, content: str) -> str:
         """See `Bucket.upload`."""
-        with _explained("uploading a source"):
+        with explained("uploading a source"):
             return self._bucket.upload(path, content)
 
     def find(self, pipeline: str, token: str) -> Execution | None:
         """The newest execution that says so in its description."""
-        try:
-            with _explained("looking for earlier runs"):
+        with explained("looking for earlier runs"):
+            try:
                 pages = self._sagemaker.get_paginator("list_pipeline_executions").paginate(
                     PipelineName=pipeline, SortBy="CreationTime", SortOrder="Descending"
                 )
@@ -99,8 +90,9 @@ class SageMakerEngine:
                             arn = summary["PipelineExecutionArn"]
                             state = STATES.get(summary["PipelineExecutionStatus"], "running")
                             return Execution(arn, state)
-        except _NoPipeline:
-            pass
+            except ClientError as error:
+                if not _is_missing(error):  # the first run brings the pipeline
+                    raise
         return None
 
     def start(self, order: Order) -> Execution:
@@ -113,7 +105,7 @@ class SageMakerEngine:
             path = Path(folder) / "definition.json"
             self._compile(order, path)
             definition = json.dumps(json.loads(path.read_text()))  # without what is for people
-            with _explained("uploading the settings"):
+            with explained("uploading the settings"):
                 self._put_configs(path)
                 if order.patch:
                     self._bucket.put(f"submissions/{order.identity.token}/work.patch", order.patch)
@@ -127,13 +119,13 @@ class SageMakerEngine:
             "ClientRequestToken": token or order.identity.token,
             **({"PipelineVersionId": version} if version else {}),
         }
-        with _explained("starting the pipeline"):
+        with explained("starting the pipeline"):
             arn = self._sagemaker.start_pipeline_execution(**request)["PipelineExecutionArn"]
         return Execution(arn, "running")
 
     def look(self, id: str) -> Execution:
         """The execution, and its steps."""
-        with _explained("following the run"):
+        with explained("following the run"):
             told = self._sagemaker.describe_pipeline_execution(PipelineExecutionArn=id)
             pages = self._sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
                 PipelineExecutionArn=id, SortOrder="Ascending"
@@ -149,7 +141,7 @@ class SageMakerEngine:
 
     def stop(self, id: str) -> None:
         """Ask it to stop; it goes on until the jobs have."""
-        with _explained("stopping the run"):
+        with explained("stopping the run"):
             self._sagemaker.stop_pipeline_execution(
                 PipelineExecutionArn=id, ClientRequestToken=digest("stop", id)
             )
@@ -160,10 +152,10 @@ class SageMakerEngine:
             path = Path(folder) / "definition.json"
             self._compile(order, path)
             definition = json.dumps(json.loads(path.read_text()))
-            with _explained("uploading the settings"):
+            with explained("uploading the settings"):
                 self._put_configs(path)
         self._bring(order, definition)
-        with _explained("scheduling"):
+        with explained("scheduling"):
             arn = self._sagemaker.describe_pipeline(PipelineName=order.pipeline.name)["PipelineArn"]
             wanted: dict[str, Any] = {
                 "Name": order.name,
@@ -190,7 +182,7 @@ class SageMakerEngine:
 
     def schedules(self) -> list[Schedule]:
         """Those of EventBridge that bear our prefix."""
-        with _explained("listing schedules"):
+        with explained("listing schedules"):
             pages = self._scheduler.get_paginator("list_schedules").paginate(NamePrefix=PREFIX)
             names = [item["Name"] for page in pages for item in page["Schedules"]]
             found = [self._scheduler.get_schedule(Name=name) for name in names]
@@ -203,7 +195,7 @@ class SageMakerEngine:
 
     def unschedule(self, name: str) -> bool:
         """Delete it."""
-        with _explained("removing the schedule"):
+        with explained("removing the schedule"):
             try:
                 self._scheduler.delete_schedule(Name=name)
             except self._scheduler.exceptions.ResourceNotFoundException:
@@ -220,25 +212,28 @@ class SageMakerEngine:
         body: dict[str, Any] = {"PipelineDefinition": definition}
         if len(definition.encode()) > INLINE_BYTES:
             key = f"definitions/{digest('definition', definition)}.json"
-            with _explained("uploading the definition"):
+            with explained("uploading the definition"):
                 self._bucket.put(key, definition.encode())
             body = {
                 "PipelineDefinitionS3Location": {"Bucket": self.settings.bucket, "ObjectKey": key}
             }
-        body |= {"PipelineName": order.pipeline.name, "RoleArn": self._role}
-        with _explained("bringing the pipeline"):
+        from pipelines.backends.sagemaker.lowering import pipeline_request
+
+        told = pipeline_request(order.pipeline, self.settings)
+        tags = told.pop("Tags")
+        body |= told
+        with explained("bringing the pipeline"):
             try:
                 answer = self._sagemaker.update_pipeline(**body)
             except ClientError as error:
                 if not _is_missing(error):
                     raise
-                answer = self._create(body)
+                answer = self._create(body, tags)
         found: int | None = answer.get("PipelineVersionId")
         return found
 
-    def _create(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _create(self, body: dict[str, Any], tags: list[dict[str, str]]) -> dict[str, Any]:
         token = digest("create", {k: v for k, v in body.items() if isinstance(v, str)})
-        tags = [{"Key": key, "Value": value} for key, value in self.settings.tags.items()]
         try:
             answer: dict[str, Any] = self._sagemaker.create_pipeline(
                 **body, ClientRequestToken=token, Tags=tags
@@ -287,37 +282,6 @@ class SageMakerEngine:
         folder = definition.with_suffix(".configs")
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             self._bucket.put(f"configs/{file.relative_to(folder).as_posix()}", file.read_bytes())
-
-
-class _NoPipeline(StepFailed):
-    pass
-
-
-@contextmanager
-def _explained(doing: str) -> Iterator[None]:
-    """AWS's errors in our sentences; their messages may quote more than a log should hold."""
-    try:
-        yield
-    except (NoCredentialsError, PartialCredentialsError):
-        raise BadInput(
-            "AWS asks who this is: no credentials were found; set AWS_PROFILE, or let the CI job "
-            "take on a role"
-        ) from None
-    except ClientError as error:
-        if _is_missing(error) and error.operation_name == "ListPipelineExecutions":
-            raise _NoPipeline("no such pipeline yet") from None
-        code = error.response["Error"]["Code"]
-        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-        told = f"{doing}: {error.operation_name} was answered with {code}"
-        if code in PASSING or status >= 500:
-            raise Unreachable(told) from error
-        if status in (401, 403) or "AccessDenied" in code or "ExpiredToken" in code:
-            raise BadInput(f"{told}; look at the role's permissions and the token's age") from error
-        raise StepFailed(told) from error
-    except (HTTPClientError, NoConnection) as error:
-        raise Unreachable(f"{doing}: {type(error).__name__}") from error
-    except BotoCoreError as error:
-        raise StepFailed(f"{doing}: {type(error).__name__}") from error
 
 
 def _is_missing(error: ClientError) -> bool:

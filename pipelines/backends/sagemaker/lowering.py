@@ -120,7 +120,7 @@ def pipeline_request(pipeline: Pipeline, settings: SageMakerSettings) -> dict[st
         "PipelineName": pipeline.name,
         "PipelineDisplayName": pipeline.name,
         "PipelineDescription": ". ".join(sentences),
-        "RoleArn": settings.role,
+        "RoleArn": settings.pipeline_role or settings.role,
         "Tags": _tags(settings),
     }
 

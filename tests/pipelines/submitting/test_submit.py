@@ -421,6 +421,8 @@ def _count(server: Any) -> int:
 
 
 def _arn(server: Aws) -> str:
-    listed = boto3.client("sagemaker").list_pipeline_executions(PipelineName="model-lifecycle")
+    listed = boto3.client("sagemaker").list_pipeline_executions(
+        PipelineName="model-lifecycle-phantom-finding"
+    )
     arn: str = listed["PipelineExecutionSummaries"][0]["PipelineExecutionArn"]
     return arn
