@@ -46,6 +46,12 @@ def places(
     found = []
     for source in pipeline.sources():
         uri = engine.given.get(source.name, source.uri)
+        if source.uri.partition(":")[0] in CHAMPION and uri != source.uri:
+            # At one fixed place lies yesterday's champion, or none: a gate that always passes.
+            raise BadInput(
+                f"sources.{source.name} of the environment names a place, but the champion is "
+                "looked up at each submit; remove that line"
+            )
         if uri.startswith(tuple(f"{scheme}://" for scheme in engine.schemes)):
             found.append(Place(source.name, engine.content(uri), uri=uri))
             continue

@@ -154,7 +154,8 @@ def _tasks(frame: Frame) -> list[dict[str, Any]]:
         inside = _task("executor", "SKIPPED" if cached else state, i, f"executor-{i}")
         found.append({**inside, "parent_task_id": task["task_id"]})
     if any(state == "FAILED" for state in frame.tasks.values()):
-        found.append(_task("condition-1", "FAILED", len(found)))
+        for group in ("condition-1", "if: not passed", "run: model lifecycle"):
+            found.append(_task(group, "FAILED", len(found)))
     return found
 
 

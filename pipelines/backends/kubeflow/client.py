@@ -90,20 +90,20 @@ class KubeflowEngine:
     def _bucket(self) -> Bucket:
         if not self.settings.bucket:
             raise BadInput(
-                "Kubeflow's environment names no bucket to upload to; name one as bucket:, or "
-                "bring the data to where the cluster reads it and name its place under sources:"
+                "Kubeflow's environment names no bucket to upload to, and the champion has to be "
+                "brought there at each submit: name one as bucket: (s3://NAME or minio://NAME)"
             )
         import boto3
 
-        return Bucket(boto3.client("s3"), self.settings.bucket)
+        return Bucket(boto3.client("s3"), self.settings.bucket.partition("://")[2])
 
     def content(self, uri: str) -> str:
         """A digest of what lies in our own bucket; elsewhere nobody looks, and the name must do."""
-        if self.settings.bucket and uri.startswith(f"s3://{self.settings.bucket}/"):
+        if self.settings.bucket and uri.startswith(f"{self.settings.bucket}/"):
             from pipelines.submitting.aws import explained
 
             with explained("sources"):
-                return listing_digest(self._bucket.s3, uri)
+                return listing_digest(self._bucket.s3, f"s3://{uri.partition('://')[2]}")
         return digest("uri", uri)
 
     def upload(self, path: Path, content: str) -> str:
@@ -115,7 +115,8 @@ class KubeflowEngine:
         from pipelines.submitting.aws import explained
 
         with explained("uploading a source"):
-            return self._bucket.upload(path, content)
+            uri = self._bucket.upload(path, content)
+        return f"{self.settings.bucket.partition('://')[0]}://{uri.partition('://')[2]}"
 
     def find(self, pipeline: str, token: str) -> Execution | None:
         """The newest run that says so in its description; names hold the token's beginning."""

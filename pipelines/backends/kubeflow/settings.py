@@ -41,7 +41,7 @@ class KubeflowSettings(BaseModel):
         workspace_claim: A volume shared by the steps that leave something for later runs: the audit
             log, split assignments, openings of the test split, how each run ended.
         endpoint_url: The service that models are released to; it outlives the jobs.
-        bucket: Where `lightbox submit` brings what lies on its machine: S3, or what speaks it.
+        bucket: Where `lightbox submit` brings what pods are to read: s3://NAME or minio://NAME.
         run_as_user: The user id of every container, not root; it must own the workspace volume.
         sources: URIs of sources; one that is missing here must be given at launch.
         secrets: For each workspace secret, the Kubernetes Secret that holds it under that key, or
@@ -61,7 +61,9 @@ class KubeflowSettings(BaseModel):
     tracking_uri: str
     workspace_claim: str
     endpoint_url: str = ""
-    bucket: str = ""
+    bucket: Annotated[str, Field(pattern=r"^$|^(s3|minio)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = (
+        ""
+    )
     run_as_user: Annotated[int, Field(gt=0)] = 10001
     sources: dict[str, str] = {}
     secrets: dict[str, str] = {}

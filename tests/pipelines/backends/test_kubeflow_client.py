@@ -162,7 +162,7 @@ def test_nothing_is_printed(engine, server, capfd) -> None:
 
 
 def test_there_is_nowhere_to_upload_to(engine, tmp_path) -> None:
-    with pytest.raises(BadInput, match="under sources:"):
+    with pytest.raises(BadInput, match="names no bucket to upload to"):
         engine.upload(tmp_path, "a" * 64)
 
 

@@ -97,6 +97,7 @@ def test_a_run_carries_what_it_is_made_of(engine, server, s3, key) -> None:
 
     pipeline = boto3.client("sagemaker").describe_pipeline(PipelineName="small-lifecycle")
     assert pipeline["RoleArn"] == ROLE
+    assert pipeline["PipelineDescription"].startswith("Steps: take_in, fit, evaluate")
     configs = {
         word
         for word in pipeline["PipelineDefinition"].split('"')

@@ -20,7 +20,8 @@ import yaml
 from click.testing import CliRunner, Result
 from kfp_stub import Frame as Looks
 from kfp_stub import Kubeflow, kubeflow
-from sagemaker_stub import Aws, Frame, aws
+from sagemaker_stub import Aws, Frame
+from sagemaker_stub import aws as played
 from small_lifecycle import IMAGE
 
 from lineage.digest import digest, tree_digest
@@ -66,19 +67,18 @@ def project(tmp_path: Path, home: Workspace, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def on_kubeflow(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubeflow]:
+def on_kubeflow(project: Path, aws: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kubeflow]:
     settings = {
         "image": IMAGE,
         "tracking_uri": "https://mlflow.example",
         "workspace_claim": "workspace",
         "endpoint_url": "https://endpoint.example",
         "secrets": dict.fromkeys(SECRETS, "lightbox-keys"),
-        "sources": {
-            name: f"s3://intake/{name}"
-            for name in ("scans", "labels", "champion", "traffic", "reference", "snapshot")
-        },
+        "sources": {name: f"s3://intake/{name}" for name in ("scans", "labels", "traffic")},
+        "bucket": f"minio://{BUCKET}",
     }
     (project.parent / "kubeflow.yaml").write_text(yaml.safe_dump(settings))
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
     with kubeflow() as server:
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
         yield server
@@ -86,7 +86,7 @@ def on_kubeflow(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kube
 
 @pytest.fixture
 def on_sagemaker(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aws]:
-    with aws(monkeypatch) as server:
+    with played(monkeypatch) as server:
         s3 = boto3.client("s3")
         s3.create_bucket(
             Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
@@ -243,11 +243,52 @@ def test_raw_scans_are_sent_only_if_that_is_said(on_sagemaker, project) -> None:
 def test_kubeflow_has_nowhere_to_upload_to(on_kubeflow, project) -> None:
     path = project.parent / "kubeflow.yaml"
     settings = yaml.safe_load(path.read_text())
-    del settings["sources"]["scans"]
+    del settings["sources"]["scans"], settings["bucket"]
     path.write_text(yaml.safe_dump(settings))
-    with pytest.raises(BadInput, match="sources"):
+    with pytest.raises(BadInput, match="names no bucket"):
         submit("kubeflow", "--upload-sources", code=None)
     assert on_kubeflow.runs == {}
+
+
+def test_kubeflow_reads_from_the_bucket_what_lies_here(on_kubeflow, project) -> None:
+    path = project.parent / "kubeflow.yaml"
+    settings = yaml.safe_load(path.read_text())
+    del settings["sources"]["scans"]
+    path.write_text(yaml.safe_dump(settings))
+    submit("kubeflow", "--upload-sources")
+    (run,) = on_kubeflow.runs.values()
+    told = run["runtime_config"]["parameters"]
+    content = tree_digest(project.parent / "scans")
+    assert told["scans"] == f"minio://{BUCKET}/sources/{content}"
+    listed = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=f"sources/{content}/")
+    assert [item["Key"].rpartition("/")[2] for item in listed["Contents"]] == ["1.dcm"]
+    assert told["champion"].startswith(f"minio://{BUCKET}/sources/")  # nobody yet: an empty folder
+    assert told["labels"] == "s3://intake/labels"
+
+
+@pytest.mark.parametrize("engine", ["kubeflow", "sagemaker"])
+def test_the_champion_has_no_fixed_place(request, project, engine) -> None:
+    """Or a gate that compares with it would pass for want of one, run after run."""
+    request.getfixturevalue(f"on_{engine}")
+    path = project.parent / f"{engine}.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings.setdefault("sources", {})["champion"] = "s3://intake/none"
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(BadInput, match=r"sources\.champion .* looked up at each submit"):
+        submit(engine, code=None)
+
+
+def test_each_model_has_pipelines_of_its_own(on_sagemaker, project) -> None:
+    other = yaml.safe_load((project / "a.yaml").read_text())
+    other["registration"] = {"name": "other"}
+    (project / "b.yaml").write_text(yaml.safe_dump(other))
+    git(project, "add", ".")
+    git(project, "commit", "--quiet", "-m", "another model")
+    where = ("--on", "sagemaker", "--environment", "../sagemaker.yaml", "--upload-sources")
+    for settings in ("a.yaml", "b.yaml"):
+        lightbox("submit", settings, *where)
+    names = {request["PipelineName"] for request in on_sagemaker.started}
+    assert names == {"model-lifecycle-phantom-finding", "model-lifecycle-other"}
 
 
 def test_uncommitted_work_is_refused_or_recorded(on_sagemaker, project, home) -> None:
