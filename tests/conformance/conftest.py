@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import boto3
 import httpx
 import pytest
-from engines import build_image, container_engine
+from engines import build_image, container_engine, free_port
 from sagemaker_locally import network
 
 from pipelines.backends.sagemaker.settings import Instance, SageMakerSettings
@@ -50,8 +50,8 @@ def address(engine: None, image: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def account(address: str) -> Iterator[str]:
     """moto's server where the containers reach it: on the bridge that leads nowhere else."""
-    port = "5555"
-    command = [sys.executable, "-m", "moto.server", "-H", address, "-p", port]
+    port = free_port(address)
+    command = [sys.executable, "-m", "moto.server", "-H", address, "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://{address}:{port}"
     try:

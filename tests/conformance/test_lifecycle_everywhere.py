@@ -19,7 +19,7 @@ from typing import Any
 import boto3
 import httpx
 import pytest
-from engines import Ended, run_locally
+from engines import Ended, free_port, run_locally
 from kubeflow_locally import run_on_kubeflow
 from sagemaker_locally import run_on_sagemaker, upload
 
@@ -185,8 +185,9 @@ def served(command: list[Any], url: str, log: Path, **environment: str) -> Itera
 
 
 @contextmanager
-def registry(host: str, port: int, folder: Path) -> Iterator[str]:
+def registry(host: str, folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True)
+    port = free_port(host)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", port]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", 1]
     command += ["--artifacts-destination", folder / "artifacts", "--allowed-hosts", "*"]
@@ -195,7 +196,8 @@ def registry(host: str, port: int, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def endpoint(host: str, port: int, home: Path) -> Iterator[str]:
+def endpoint(host: str, home: Path) -> Iterator[str]:
+    port = free_port(host)
     command = [sys.executable, "-m", "serving.app", "--home", home, "--model", MODEL]
     command += ["--host", host, "--port", port, "--idle-minutes", "inf"]
     home.mkdir(parents=True, exist_ok=True)
@@ -219,8 +221,8 @@ def on_kubeflow(image: str, tmp_path: Path) -> Iterator[OnKubeflow]:
     home = tmp_path / "kubeflow"
     engine = OnKubeflow(home)
     with (
-        registry("127.0.0.1", 5601, tmp_path / "kubeflow-registry") as tracking,
-        endpoint("127.0.0.1", 5602, home) as url,
+        registry("127.0.0.1", tmp_path / "kubeflow-registry") as tracking,
+        endpoint("127.0.0.1", home) as url,
     ):
         engine.registry, engine.endpoint = tracking, url
         engine.settings = KubeflowSettings(
@@ -240,8 +242,8 @@ def on_sagemaker(
     home = tmp_path / "sagemaker"
     engine = OnSageMaker(home)
     with (
-        registry(address, 5603, tmp_path / "sagemaker-registry") as tracking,
-        endpoint(address, 5604, home) as url,
+        registry(address, tmp_path / "sagemaker-registry") as tracking,
+        endpoint(address, home) as url,
     ):
         engine.registry, engine.endpoint = tracking, url
         keys = {

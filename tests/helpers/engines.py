@@ -7,6 +7,7 @@ here runs on a cluster or in a cloud.
 import io
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -77,13 +78,13 @@ def container_engine(folder: Path) -> Iterator[None]:
         return
     if not shutil.which("dockerd") or os.geteuid() != 0:
         raise RuntimeError(engine_at_hand())
-    socket = folder / "docker.sock"
+    address = f"unix://{folder}/docker.sock"
     flags = ["--data-root", folder / "root", "--exec-root", folder / "exec", "--pidfile"]
-    command = ["dockerd", *flags, folder / "pid", "-H", f"unix://{socket}", "--log-level", "warn"]
+    command = ["dockerd", *flags, folder / "pid", "-H", address, "--log-level", "warn"]
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(list(map(str, command)), stdout=log, stderr=log)
     before = os.environ.get("DOCKER_HOST")
-    os.environ["DOCKER_HOST"] = f"unix://{socket}"
+    os.environ["DOCKER_HOST"] = address
     try:
         for _ in range(600):
             if engine_at_hand() is None:
@@ -137,6 +138,14 @@ def build_image() -> str:
     done = subprocess.run([*command, "-", IMAGE], input=packed.getvalue(), capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode().strip()
+
+
+def free_port(host: str) -> int:
+    """A port on which nobody listens there just now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 # ----------------------------------------------------------------------------------------- targets

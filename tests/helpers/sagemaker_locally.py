@@ -6,6 +6,7 @@ also where the definition says that they are to be copied while it runs.
 """
 
 import json
+import os
 import re
 import subprocess
 import tarfile
@@ -111,7 +112,7 @@ def _hardened() -> dict[str, Any]:
 
 def _holder() -> str:
     """A container that never runs: the SDK takes no mounts, but those of another container."""
-    name = "lightbox-conformance-volumes"
+    name = f"lightbox-volumes-{os.getpid()}"  # another checkout has other volumes
     found = subprocess.run(["docker", "inspect", name], capture_output=True)
     if found.returncode:
         flags = [word for at, to in mounts().items() for word in ("-v", f"{at}:{to}:ro")]
@@ -123,6 +124,7 @@ def _holder() -> str:
 @contextmanager
 def network() -> Iterator[str]:
     """A network of containers that leads nowhere but to this machine; this machine's address."""
+    subprocess.run(["docker", "network", "rm", NETWORK], capture_output=True)  # of a killed run
     subprocess.run(
         ["docker", "network", "create", "--internal", NETWORK], check=True, capture_output=True
     )

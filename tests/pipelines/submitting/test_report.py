@@ -61,6 +61,7 @@ def test_any_reason_can_be_written(reason) -> None:
 )
 def test_it_is_what_ci_servers_read(run) -> None:
     import xmlschema
+
     schema = xmlschema.XMLSchema(Path(__file__).with_name("junit.xsd"))
     schema.validate(as_junit(run))
     with pytest.raises(xmlschema.XMLSchemaValidationError):
