@@ -13,7 +13,7 @@ from lineage.workspace import Workspace
 from pipelines.backends import local
 from pipelines.graph import Pipeline, Source, Step
 from pipelines.runs import Run, StepState, past_runs
-from pipelines.tell import Narrator, summary
+from pipelines.tell import Narrator, notes, summary
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +44,11 @@ def test_each_step_is_a_line_and_there_are_no_codes(home, pipeline, capsys) -> N
         ["failed", "breaks"],
     ]
     assert "passed=True  reason=share 0.65 against 0.5" in err
+
+
+def test_a_digest_is_told_by_its_beginning(home) -> None:
+    state = StepState("register", "ran", values={"model_digest": "ab" * 32, "at": "2026"})
+    assert "model_digest=abababababab  at=2026" in notes(state)
 
 
 def test_where_a_machine_reads_nothing_is_told(home, pipeline, capsys) -> None:
@@ -99,7 +104,7 @@ from lineage.workspace import Workspace
 from pipelines.backends import local
 from pipelines.commands.options import print_rich
 from pipelines.graph import Pipeline, Step
-from pipelines.tell import Narrator, summary
+from pipelines.tell import Narrator, notes, summary
 
 class Settings(BaseModel):
     pass
