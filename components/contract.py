@@ -101,10 +101,9 @@ def component(
             raise TypeError(f"{name}: {strays} must be Input or Output")
         if not Path(function.__globals__.get("__file__", "")).is_file():
             raise TypeError(f"{name}: declare it in a file; a result's key names its code by that")
-        spec = function.__globals__.get("__spec__")  # tells `python -m components.train` its name
         return Component(
             name=name,
-            module=spec.name if spec else function.__module__,
+            module=function.__module__,
             function=function,
             config_type=hints[parameters[0]],
             inputs=tuple(p for p in parameters[1:] if hints[p] == Input),

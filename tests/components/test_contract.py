@@ -46,15 +46,6 @@ def test_a_script_s_component_is_not_taken_for_ours_of_the_same_name(tmp_path: P
     assert {str(script), "components/contract.py"} <= {*files}
 
 
-def test_a_step_run_as_a_module_has_the_name_that_it_has_elsewhere() -> None:
-    code = (
-        "import runpy; from pathlib import Path; import components.runtime as r\n"
-        "r.main = lambda component: print(component.module)\n"
-        "runpy.run_module('components.train', run_name='__main__')"
-    )
-    assert told("-c", code) == ["components.train"]
-
-
 @pytest.mark.parametrize("command", [("-",), ("-c", DECLARES)], ids=["typed", "given"])
 def test_what_lies_in_no_file_is_refused(command: tuple[str, ...]) -> None:
     """As in a cell of a notebook: nothing would tell one text of it from the next."""
