@@ -83,7 +83,7 @@ def conclude(run: Run, execution: Execution) -> None:
         run.reason = execution.reason or "stopped on the engine"
     elif ends:
         run.outcome, run.exit_code = ends[0]["fail"], ends[0]["exit_code"]
-        run.reason = _why(run, ends[0], execution)
+        run.reason = _why(ends[0], execution)
     elif execution.state == "failed":
         run.outcome, run.exit_code = "failed", FAILED
         run.reason = execution.reason or "the engine does not say which step failed"
@@ -112,7 +112,7 @@ def _unexplained(run: Run, nodes: Nodes) -> Iterator[str]:
             yield from _unexplained(run, node["then"] if taken else node["otherwise"])
 
 
-def _why(run: Run, fail: dict[str, Any], execution: Execution) -> str:
+def _why(fail: dict[str, Any], execution: Execution) -> str:
     """The reason that a step reported; engines put the outcome before it, or lose it."""
     task = next(task for task in execution.tasks if _named(fail, task) and task.state == "failed")
     told = task.why.removeprefix(f"{fail['fail']}: ")

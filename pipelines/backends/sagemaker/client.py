@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import boto3
@@ -101,14 +100,7 @@ class SageMakerEngine:
         The token makes SageMaker answer two starters with one execution; and each starts the very
         version that it brought, whoever else brings another meanwhile.
         """
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "definition.json"
-            self._compile(order, path)
-            definition = json.dumps(json.loads(path.read_text()))  # without what is for people
-            with explained("uploading the settings"):
-                self._put_configs(path)
-                if order.patch:
-                    self._bucket.put(f"submissions/{order.identity.token}/work.patch", order.patch)
+        definition = self._definition(order)
         version = self._bring(order, definition)
         token = digest("start", order.identity.token, order.again) if order.again else ""
         request = {
@@ -148,12 +140,7 @@ class SageMakerEngine:
 
     def schedule(self, order: Order, cron: str) -> Schedule:
         """A schedule of EventBridge that starts the pipeline."""
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "definition.json"
-            self._compile(order, path)
-            definition = json.dumps(json.loads(path.read_text()))
-            with explained("uploading the settings"):
-                self._put_configs(path)
+        definition = self._definition(order)
         self._bring(order, definition)
         with explained("scheduling"):
             arn = self._sagemaker.describe_pipeline(PipelineName=order.pipeline.name)["PipelineArn"]
@@ -202,10 +189,17 @@ class SageMakerEngine:
                 return False
         return True
 
-    def _compile(self, order: Order, path: Path) -> None:
-        from pipelines.backends.sagemaker.lowering import compile_to
+    def _definition(self, order: Order) -> str:
+        """Compile, and bring what the definition names in the bucket, and the patch."""
+        from pipelines.backends.sagemaker.lowering import compiled
 
-        compile_to(order.pipeline, self.settings, path)
+        definition, configs = compiled(order.pipeline, self.settings)
+        with explained("uploading the settings"):
+            for name, text in configs.items():
+                self._bucket.put(f"configs/{name}/config.json", text.encode())
+            if order.patch:
+                self._bucket.put(f"submissions/{order.identity.token}/work.patch", order.patch)
+        return json.dumps(json.loads(definition))  # without what is for people
 
     def _bring(self, order: Order, definition: str) -> int | None:
         """Create or update the pipeline; the version's number, where SageMaker tells it."""
@@ -277,11 +271,6 @@ class SageMakerEngine:
                 values = {}
             self._values[job] = values if isinstance(values, dict) else {}
         return self._values[job]
-
-    def _put_configs(self, definition: Path) -> None:
-        folder = definition.with_suffix(".configs")
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self._bucket.put(f"configs/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
 
 def _is_missing(error: ClientError) -> bool:
