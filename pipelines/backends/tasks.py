@@ -97,18 +97,23 @@ def compiled(pipeline: Pipeline, engine: Engine, environment: Path) -> list[Task
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "compiled"
-        if engine == "kubeflow":
-            from pipelines.backends.kubeflow import lowering as kubeflow
-            from pipelines.backends.kubeflow.settings import KubeflowSettings
+        compile_for(pipeline, engine, environment, path)
+        text = path.read_text()
+    return kubeflow_tasks(text) if engine == "kubeflow" else sagemaker_tasks(text)
 
-            path = path.with_suffix(".yaml")  # kfp goes by the suffix
-            kubeflow.compile_to(pipeline, read_settings(environment, KubeflowSettings), path)
-            return kubeflow_tasks(path.read_text())
+
+def compile_for(pipeline: Pipeline, engine: Engine, environment: Path, path: Path) -> None:
+    """Write what an engine gets; its SDK is imported only here. Raises what `compiled` does."""
+    if engine == "kubeflow":
+        from pipelines.backends.kubeflow import lowering as kubeflow
+        from pipelines.backends.kubeflow.settings import KubeflowSettings
+
+        kubeflow.compile_to(pipeline, read_settings(environment, KubeflowSettings), path)
+    else:
         from pipelines.backends.sagemaker import lowering as sagemaker
         from pipelines.backends.sagemaker.settings import SageMakerSettings
 
         sagemaker.compile_to(pipeline, read_settings(environment, SageMakerSettings), path)
-        return sagemaker_tasks(path.read_text())
 
 
 def sagemaker_tasks(text: str) -> list[Task]:

@@ -1,10 +1,14 @@
 """Translation for cluster engines."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipelines.commands.options import CONFIG, SET, WATCH
+
+if TYPE_CHECKING:
+    from pipelines.backends.tasks import Engine
 
 
 @click.command()
@@ -17,7 +21,7 @@ from pipelines.commands.options import CONFIG, SET, WATCH
 def compile(
     config: Path,
     overrides: tuple[str, ...],
-    engine: str,
+    engine: "Engine",
     environment: Path | None,
     output: Path,
     nightly: bool,
@@ -27,21 +31,12 @@ def compile(
     \b
     Example: lightbox compile configs/phantom.yaml --on kubeflow -o lifecycle.yaml
     """
+    from pipelines.backends.tasks import compile_for
     from pipelines.config import load
     from pipelines.model_lifecycle import drift_watch, model_lifecycle
-    from pipelines.settings import read_settings
 
     settings = load(config, overrides)
     pipeline = (drift_watch if nightly else model_lifecycle)(settings)
     where = environment or Path(f"configs/environments/{engine}.yaml")
-    if engine == "kubeflow":
-        from pipelines.backends.kubeflow import lowering as kubeflow
-        from pipelines.backends.kubeflow.settings import KubeflowSettings
-
-        kubeflow.compile_to(pipeline, read_settings(where, KubeflowSettings), output)
-    else:
-        from pipelines.backends.sagemaker import lowering as sagemaker
-        from pipelines.backends.sagemaker.settings import SageMakerSettings
-
-        sagemaker.compile_to(pipeline, read_settings(where, SageMakerSettings), output)
+    compile_for(pipeline, engine, where, output)
     click.echo(f"{output}: {pipeline.name} compiled for {engine}")

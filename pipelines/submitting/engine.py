@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pipelines.submitting.identity import Identity
 
 Name = Literal["kubeflow", "sagemaker"]
-ENGINES: tuple[Name, ...] = ("kubeflow", "sagemaker")
 
 
 class Unreachable(StepFailed):
