@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.commands.options import CONFIG, SET, WATCH
+from pipelines.commands.options import CONFIG, ENGINES, ENVIRONMENT, SET, WATCH, place_of
 
 if TYPE_CHECKING:
     from pipelines.backends.tasks import Engine
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 @click.command()
 @CONFIG
 @SET
-@click.option("--on", "engine", type=click.Choice(["kubeflow", "sagemaker"]), required=True)
-@click.option("--environment", type=click.Path(path_type=Path), help="Where it is to run.")
+@click.option("--on", "engine", type=click.Choice(ENGINES), required=True)
+@ENVIRONMENT
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True)
 @WATCH
 def compile(
@@ -37,6 +37,6 @@ def compile(
 
     settings = load(config, overrides)
     pipeline = (drift_watch if nightly else model_lifecycle)(settings)
-    where = environment or Path(f"configs/environments/{engine}.yaml")
+    where = place_of(engine, environment)
     compile_for(pipeline, engine, where, output)
     click.echo(f"{output}: {pipeline.name} compiled for {engine}")

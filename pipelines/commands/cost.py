@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.commands import completing
-from pipelines.commands.options import CONFIG, JSON, SET, WATCH, print_json, print_table
+from pipelines.commands.options import (
+    CONFIG,
+    ENGINES,
+    ENVIRONMENT,
+    JSON,
+    SET,
+    WATCH,
+    place_of,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from pipelines.backends.tasks import Engine
@@ -20,8 +30,8 @@ PRICES = Path("configs/lists/prices.yaml")
 @click.command()
 @CONFIG
 @SET
-@click.option("--on", "engine", type=click.Choice(["kubeflow", "sagemaker"]), required=True)
-@click.option("--environment", type=click.Path(path_type=Path), help="Where it is to run.")
+@click.option("--on", "engine", type=click.Choice(ENGINES), required=True)
+@ENVIRONMENT
 @click.option(
     "--prices",
     "price_list",
@@ -65,7 +75,7 @@ def cost(
     from pipelines.settings import read_settings
 
     pipeline = (drift_watch if nightly else model_lifecycle)(load(config, overrides))
-    where = environment or Path(f"configs/environments/{engine}.yaml")
+    where = place_of(engine, environment)
     prices = read_settings(price_list, Prices)
     home = workspace()
     runs = [find_run(home, run_id)] if run_id else runs_of(pipeline, home)

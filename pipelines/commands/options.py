@@ -24,7 +24,18 @@ SET = click.option(
     shell_complete=completing.settings,
 )
 WRAPPED = ("reason", "why", "settings")  # the columns of prose
+ENGINES = ("kubeflow", "sagemaker")
+ENVIRONMENT = click.option(
+    "--environment",
+    type=click.Path(path_type=Path),
+    help="Where it is to run; configs/environments/ENGINE.yaml.",
+)
 WATCH = click.option("--watch", "nightly", is_flag=True, help="The nightly drift watch instead.")
+
+
+def place_of(engine: str, environment: Path | None) -> Path:
+    """The settings of the place: those that are given, or the shipped ones."""
+    return environment or Path(f"configs/environments/{engine}.yaml")
 
 
 def coloured(word: str) -> "Text":

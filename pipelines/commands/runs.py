@@ -9,15 +9,18 @@ import click
 
 from pipelines.commands.options import (
     CONFIG,
+    ENGINES,
+    ENVIRONMENT,
     JSON,
     SET,
     WATCH,
     coloured,
+    place_of,
     print_json,
     print_rich,
     print_table,
 )
-from pipelines.commands.submit import ENGINES, JUNIT, REPORT, hand_over, submitting
+from pipelines.commands.submit import JUNIT, REPORT, hand_over, submitting
 
 if TYPE_CHECKING:
     from pipelines.backends.tasks import Engine, Task
@@ -87,10 +90,10 @@ def watch(config: Path, overrides: tuple[str, ...], as_json: bool) -> int:
 @click.option(
     "--on",
     "engine",
-    type=click.Choice(["kubeflow", "sagemaker"]),
+    type=click.Choice(ENGINES),
     help="List the tasks that this engine would get instead.",
 )
-@click.option("--environment", type=click.Path(path_type=Path), help="Where it is to run.")
+@ENVIRONMENT
 @JSON
 @WATCH
 def show(
@@ -118,7 +121,7 @@ def show(
     if engine:
         from pipelines.backends.tasks import compiled
 
-        where = environment or Path(f"configs/environments/{engine}.yaml")
+        where = place_of(engine, environment)
         tasks = compiled(pipeline, engine, where)
         if as_json:
             print_json([{**asdict(t), "runs_on": str(t.runs_on or "")} for t in tasks])

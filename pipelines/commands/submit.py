@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.commands import completing
-from pipelines.commands.options import CONFIG, JSON, SET, WATCH, print_json, print_rich, print_table
+from pipelines.commands.options import (
+    CONFIG,
+    ENGINES,
+    ENVIRONMENT,
+    JSON,
+    SET,
+    WATCH,
+    place_of,
+    print_json,
+    print_rich,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from lineage.workspace import Workspace
@@ -20,12 +31,8 @@ if TYPE_CHECKING:
     from pipelines.submitting.record import Submission
     from pipelines.submitting.submit import Prepared
 
-ENGINES = ("kubeflow", "sagemaker")
 NIGHTLY = "0 2 * * *"
 FILE = click.Path(path_type=Path)
-ENVIRONMENT = click.option(
-    "--environment", type=FILE, help="Where it is to run; configs/environments/ENGINE.yaml."
-)
 REPORT = click.option("--report", type=FILE, help="Write how it ended as JSON.")
 JUNIT = click.option("--junit", type=FILE, help="Write how it ended as JUnit XML.")
 EVERY = click.option(
@@ -103,7 +110,7 @@ def hand_over(
     from pipelines.submitting.engine import connect
 
     settings = load(config, overrides)
-    place = environment or Path(f"configs/environments/{engine}.yaml")
+    place = place_of(engine, environment)
     where = connect(engine, place)
     submission = _Submission(config, overrides, place, where, workspace(), settings, nightly)
     if dry_run:
@@ -326,7 +333,7 @@ def schedule(
     from pipelines.submitting.schedule import name_of, place
 
     settings = load(config, overrides)
-    where = connect(engine, environment or Path(f"configs/environments/{engine}.yaml"))
+    where = connect(engine, place_of(engine, environment))
     pipeline, model = _pipeline(settings, nightly=True), settings.registration.name
     if remove:
         removed = where.unschedule(name_of(of_model(pipeline, model)))
