@@ -12,8 +12,7 @@ from lineage.errors import BadInput
 from lineage.workspace import Workspace
 from pipelines.backends.tasks import ALWAYS, Instances, Pod, Task
 from pipelines.graph import Pipeline
-from pipelines.runs import Run, past_runs
-from pipelines.submitting.identity import config_digest
+from pipelines.runs import Run, config_digest, past_runs
 
 HOURS_PER_MONTH = 730
 LIMIT, UNKNOWN = "time limit", "start-up"  # an upper bound; all that can be told

@@ -11,7 +11,8 @@ runs/<id>/report.html         all of it, to look at
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,9 +20,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from lineage.digest import digest
 from lineage.errors import BadInput
 from lineage.files import read_json, write_json
 from lineage.workspace import Workspace
+from pipelines.graph import Pipeline
+from pipelines.show import as_data
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 LINES = "steps.jsonl"
@@ -56,6 +60,12 @@ class StepState:
         return max(0.0, round(passed.total_seconds(), 3))  # clocks are set back
 
 
+def config_digest(pipeline: Pipeline) -> str:
+    """The digest of the settings of all steps."""
+    settings = {step.name: step.config.model_dump(mode="json") for step in pipeline.steps()}
+    return digest("settings", settings)
+
+
 @dataclass
 class Run:
     """One walk through a pipeline."""
@@ -85,6 +95,22 @@ class Run:
                 step.state = "failed"
             elif step.state == "waiting":
                 step.state = "skipped"
+
+
+def new_run(pipeline: Pipeline, config: str, overrides: Sequence[str]) -> Run:
+    """A run of which no step has started."""
+    started = datetime.now(UTC)
+    return Run(
+        id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
+        pipeline=pipeline.name,
+        config=config,
+        overrides=list(overrides),
+        config_digest=config_digest(pipeline),
+        pid=os.getpid(),
+        started_at=started.isoformat(timespec="milliseconds"),
+        steps=[StepState(step.name) for step in pipeline.steps()],
+        graph=as_data(pipeline),
+    )
 
 
 @dataclass

@@ -2,11 +2,9 @@
 
 import errno
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,7 @@ from lineage.workspace import Workspace
 from pipelines.backends import keys
 from pipelines.backends.store import Made, Store
 from pipelines.graph import Fail, Node, Pipeline, Port, Source, Step, When
-from pipelines.runs import BAD_INPUT, FAILED, INTERRUPTED, Run, RunFolder, StepState, now
-from pipelines.show import as_data
+from pipelines.runs import BAD_INPUT, FAILED, INTERRUPTED, Run, RunFolder, StepState, new_run, now
 
 Resolve = Callable[[Source], Path]
 Tell = Callable[[Run, StepState], None]  # called when a step is blocked, starts, and ends
@@ -51,7 +48,7 @@ def run(
     Raises:
         BadInput: A source cannot be found, or a step cannot use what it was given.
     """
-    record = _new_run(pipeline, config, overrides)
+    record = new_run(pipeline, config, overrides)
     folder = RunFolder(workspace.runs / record.id)
     store = Store(workspace.store)
     walk = _Walk(record, folder, store, workspace, tell, list(pipeline.steps()))
@@ -85,22 +82,6 @@ def run(
         ended(record)
     code.remember(store.root)
     return record
-
-
-def _new_run(pipeline: Pipeline, config: str, overrides: Sequence[str]) -> Run:
-    settings = {step.name: step.config.model_dump(mode="json") for step in pipeline.steps()}
-    started = datetime.now(UTC)
-    return Run(
-        id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
-        pipeline=pipeline.name,
-        config=config,
-        overrides=list(overrides),
-        config_digest=digest("settings", settings),
-        pid=os.getpid(),
-        started_at=started.isoformat(timespec="milliseconds"),
-        steps=[StepState(step.name) for step in pipeline.steps()],
-        graph=as_data(pipeline),
-    )
 
 
 @dataclass

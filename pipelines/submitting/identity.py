@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from lineage.digest import digest
-from pipelines.graph import Pipeline
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,3 @@ class Identity:
     def facts(self) -> dict[str, object]:
         """For the record, the engine's description of the run, and the report."""
         return {**asdict(self), "token": self.token}
-
-
-def config_digest(pipeline: Pipeline) -> str:
-    """The digest of all settings that `pipelines.runs.Run` records."""
-    settings = {step.name: step.config.model_dump(mode="json") for step in pipeline.steps()}
-    return digest("settings", settings)

@@ -6,22 +6,17 @@ runs/<id>/work.patch        the uncommitted work that it was submitted with
 runs/<id>/report.json       how it ended
 """
 
-import os
-import secrets
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lineage.errors import BadInput
 from lineage.files import read_json, write_json
 from lineage.workspace import Workspace
 from pipelines.graph import Pipeline
-from pipelines.runs import Run, StepState, find_run
-from pipelines.show import as_data
+from pipelines.runs import Run, find_run, new_run
 from pipelines.submitting.engine import Execution
-from pipelines.submitting.identity import Identity
 
 SUBMITTED = "submitted"  # the outcome of a run that was not seen to end
 
@@ -39,21 +34,9 @@ class Submission:
     identity: dict[str, Any] = field(default_factory=dict)  # see Identity.facts
 
 
-def new_run(pipeline: Pipeline, identity: Identity, config: str, overrides: Sequence[str]) -> Run:
+def submitted(pipeline: Pipeline, config: str, overrides: Sequence[str]) -> Run:
     """A run of which nothing is known yet."""
-    started = datetime.now(UTC)
-    return Run(
-        id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
-        pipeline=pipeline.name,
-        config=config,
-        overrides=list(overrides),
-        config_digest=identity.config,
-        pid=os.getpid(),
-        started_at=started.isoformat(timespec="milliseconds"),
-        steps=[StepState(step.name) for step in pipeline.steps()],
-        graph=as_data(pipeline),
-        outcome=SUBMITTED,
-    )
+    return replace(new_run(pipeline, config, overrides), outcome=SUBMITTED)
 
 
 def keep(workspace: Workspace, run: Run, submission: Submission, patch: bytes = b"") -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from lineage.workspace import Workspace
 from pipelines.graph import Pipeline
+from pipelines.runs import config_digest
 from pipelines.submitting.engine import Engine, Order, Schedule, of_model
-from pipelines.submitting.identity import Identity, config_digest
+from pipelines.submitting.identity import Identity
 from pipelines.submitting.placing import places, sent
 from pipelines.submitting.work import read_work
 

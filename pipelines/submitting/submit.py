@@ -7,10 +7,10 @@ from pathlib import Path
 
 from lineage.workspace import Workspace
 from pipelines.graph import Pipeline
-from pipelines.runs import Run
+from pipelines.runs import Run, config_digest
 from pipelines.submitting import record
 from pipelines.submitting.engine import Engine, Execution, Order, of_model
-from pipelines.submitting.identity import Identity, config_digest
+from pipelines.submitting.identity import Identity
 from pipelines.submitting.placing import Place, places, sent
 from pipelines.submitting.record import Submission
 from pipelines.submitting.work import Work, read_work
@@ -94,7 +94,7 @@ def submit(
         execution = engine.start(order)
     else:
         execution = found
-    run = record.new_run(prepared.pipeline, prepared.identity, config, overrides)
+    run = record.submitted(prepared.pipeline, config, overrides)
     submission = _submission(prepared, engine, execution, environment, uris)
     record.keep(workspace, run, submission, prepared.work.patch)
     return run, submission, found is not None

@@ -7,9 +7,8 @@ from small_lifecycle import small_lifecycle
 
 from pipelines.runs import Run
 from pipelines.submitting.engine import Execution, Task
-from pipelines.submitting.identity import Identity
 from pipelines.submitting.outcome import conclude, update
-from pipelines.submitting.record import new_run
+from pipelines.submitting.record import submitted
 
 BEGAN = datetime(2026, 1, 2, 3, tzinfo=UTC)
 RELEASED = ("take_in", "fit", "evaluate", "enter", "approve", "watch")
@@ -17,7 +16,7 @@ RELEASED = ("take_in", "fit", "evaluate", "enter", "approve", "watch")
 
 def run() -> Run:
     pipeline = small_lifecycle()
-    return new_run(pipeline, Identity(pipeline.name, "", "", "", {}), "a.yaml", ())
+    return submitted(pipeline, "a.yaml", ())
 
 
 def ended(state: str, tasks: dict[str, str], reason: str = "", **why: str) -> Run:

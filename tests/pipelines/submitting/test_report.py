@@ -8,8 +8,7 @@ from small_lifecycle import small_lifecycle
 
 from lineage.errors import BadInput
 from pipelines.runs import Run
-from pipelines.submitting.identity import Identity
-from pipelines.submitting.record import Submission, new_run
+from pipelines.submitting.record import Submission, submitted
 from pipelines.submitting.report import as_junit, as_report, in_words, write
 
 SUBMISSION = Submission("kubeflow", "id-1", "k.yaml", "toy-1", "https://kfp.example/1")
@@ -17,7 +16,7 @@ SUBMISSION = Submission("kubeflow", "id-1", "k.yaml", "toy-1", "https://kfp.exam
 
 def ended(outcome: str = "refused", code: int | None = 3, reason: str = "auroc 0.5") -> Run:
     pipeline = small_lifecycle()
-    run = new_run(pipeline, Identity(pipeline.name, "", "", "", {}), "a.yaml", ("a.b=1",))
+    run = submitted(pipeline, "a.yaml", ("a.b=1",))
     run.started_at, run.ended_at = "2026-01-02T03:00:00.000+00:00", "2026-01-02T03:01:30.500+00:00"
     run.outcome, run.exit_code, run.reason = outcome, code, reason
     for name, state in {"take_in": "ran", "fit": "reused", "evaluate": "failed"}.items():
