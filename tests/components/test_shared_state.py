@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -82,7 +81,7 @@ def test_runs_side_by_side_wait_for_each_other(s3, tmp_path) -> None:
     program = f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from components.shared_state import fetch_state, shared_state
+from components.shared_state import shared_state
 home = Path(sys.argv[1])
 with shared_state(("log.txt",), home, 1):
     path = home / "log.txt"
@@ -101,7 +100,7 @@ with shared_state(("log.txt",), home, 1):
     assert sorted(kept(s3, "log.txt").decode().split()) == sorted(map(str, homes))
 
 
-def test_a_lease_whose_holder_was_killed_runs_out(s3, tmp_path) -> None:
+def test_a_lease_whose_holder_was_killed_runs_out(s3, tmp_path, monkeypatch, caplog) -> None:
     def lease(until: datetime) -> None:
         told = json.dumps({"holder": "gone", "until": until.isoformat()})
         s3.put_object(Bucket="lightbox", Key="workspace/leases/audit.db", Body=told)
@@ -110,10 +109,15 @@ def test_a_lease_whose_holder_was_killed_runs_out(s3, tmp_path) -> None:
     with shared_state(("audit.db",), tmp_path, 1):
         assert names(s3) == ["workspace/leases/audit.db"]
     assert names(s3) == []
-    lease(datetime.now(UTC) + timedelta(seconds=3))
-    started = time.monotonic()
+    lease(datetime.now(UTC) + timedelta(hours=1))
+
+    def wait(seconds: float) -> None:
+        assert "another run is at work on audit.db" in caplog.text
+        lease(datetime.now(UTC) - timedelta(seconds=1))  # an hour passes
+
+    monkeypatch.setattr("components.shared_state.time.sleep", wait)
     with shared_state(("audit.db",), tmp_path, 1):
-        assert time.monotonic() - started > 2  # it was waited for
+        assert names(s3) == ["workspace/leases/audit.db"]
 
 
 def test_a_workspace_with_a_file_of_its_own_is_neither_sent_nor_overwritten(s3, tmp_path) -> None:

@@ -21,6 +21,8 @@ ALLOWED = "LIGHTBOX_WITHOUT_CONTAINERS"
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A container engine. Where none is to be had, CI fails, unless told that it knows."""
     try:
+        if os.geteuid() != 0:  # volumes are handed to the containers' user
+            raise RuntimeError("only root may give a volume to the user of the containers")
         with container_engine(tmp_path_factory.mktemp("engine")):
             yield
     except RuntimeError as error:
@@ -61,6 +63,8 @@ def account(address: str) -> Iterator[str]:
                 break
             except httpx.TransportError:
                 time.sleep(0.1)
+        else:
+            pytest.fail(f"moto's server did not answer at {url}")
         yield url
     finally:
         server.terminate()

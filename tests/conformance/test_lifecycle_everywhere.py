@@ -177,7 +177,9 @@ def served(command: list[Any], url: str, log: Path, **environment: str) -> Itera
                     break
             except httpx.TransportError:
                 assert process.poll() is None, log.read_text()
-                time.sleep(0.1)
+            time.sleep(0.1)
+        else:
+            raise AssertionError(f"{url} never answered: {log.read_text()[-2000:]}")
         yield url
     finally:
         process.terminate()

@@ -64,8 +64,6 @@ class Kubeflow:
         kind, _, id = request.path.removeprefix(PREFIX).partition("/")
         body = json.loads(request.get_data() or b"{}")
         match request.method, kind, id:
-            case "GET", "healthz", "":
-                return _json({"multi_user": False}, "V2beta1GetHealthzResponse")
             case "GET", "experiments", "":
                 found = self._chosen(self.experiments, request)
                 return _json({"experiments": found}, "V2beta1ListExperimentsResponse")
@@ -114,11 +112,7 @@ class Kubeflow:
         found = list(where.values())
         told = json.loads(request.args.get("filter") or "{}")
         for predicate in told.get("predicates", []):
-            key, value = (
-                predicate["key"],
-                predicate.get("stringValue", predicate.get("string_value")),
-            )
-            key = "display_name" if key == "name" else key
+            key, value = predicate["key"], predicate["stringValue"]
             fits = {
                 "EQUALS": lambda text, value=value: text == value,
                 "IS_SUBSTRING": lambda text, value=value: value in text,

@@ -7,6 +7,7 @@ with a name is silently false; and a container component's artifacts are lost.
 
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -81,10 +82,12 @@ def _hardened(home: Path, launch: Mapping[str, str]) -> dict[str, Any]:
 
 def _let_the_user_in(*folders: Path) -> None:
     """Pods of the restricted profile are not root, and a volume belongs to their group."""
+    top = Path(tempfile.gettempdir())
     for folder in folders:
+        assert folder.is_relative_to(top), f"{folder}: nothing above {top} is opened to others"
         subprocess.run(["chown", "-R", f"{USER}:{USER}", str(folder)], check=True)
         for parent in folder.parents:
-            if parent == Path("/tmp"):
+            if parent == top:
                 break
             parent.chmod(parent.stat().st_mode | 0o055)
 

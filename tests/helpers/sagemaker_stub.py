@@ -46,7 +46,6 @@ class Aws:
     refused: list[int] = field(default_factory=list)  # statuses of the next answers, before others
     started: list[dict[str, Any]] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)  # SageMaker's operations, in order
 
     def __post_init__(self) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -64,7 +63,6 @@ class Aws:
     def _answer(self, operation: str, environ: dict[str, Any]) -> Response:
         request = Request(environ)
         asked = json.loads(request.get_data(cache=True) or b"{}")
-        self.asked.append(operation)
         if self.refused:
             body = {"__type": "InternalFailure", "message": "not now"}
             return Response(json.dumps(body), self.refused.pop(0), content_type=JSON)

@@ -75,7 +75,6 @@ def settings(key: str) -> SageMakerSettings:
 def engine(server: Aws, s3: Any, settings: SageMakerSettings) -> SageMakerEngine:
     server.play, server.refused = [], []
     server.started.clear()
-    server.asked.clear()
     return SageMakerEngine(settings)
 
 
