@@ -1,17 +1,19 @@
-"""What a change of the DAG, its settings or the lowering does to the packages for Kubeflow."""
+"""What a change of the DAG, its settings or the lowering does to what each engine gets."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lineage.code import ROOT
 
-GOLDEN = Path(__file__).with_name("kubeflow")
 SCRIPT = Path(__file__).with_name("renew.py")
 
 
-def test_the_packages_are_those_that_were_reviewed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["kubeflow", "sagemaker"])
+def test_what_an_engine_gets_is_what_was_reviewed(engine: str, tmp_path: Path) -> None:
     # Another folder, home and order of hashing: none of them may show.
     environment = {
         "PATH": os.environ["PATH"],
@@ -22,15 +24,16 @@ def test_the_packages_are_those_that_were_reviewed(tmp_path: Path) -> None:
     made = tmp_path / "made"
     made.mkdir()
     subprocess.run(
-        [sys.executable, str(SCRIPT), "kubeflow", str(made)],
+        [sys.executable, str(SCRIPT), engine, str(made)],
         env=environment,
         cwd=tmp_path,
         check=True,
     )
-    command = f"python {SCRIPT.relative_to(ROOT)} kubeflow"
-    assert {p.name for p in made.iterdir()} == {p.name for p in GOLDEN.iterdir()}
+    command = f"python {SCRIPT.relative_to(ROOT)} {engine}"
+    golden = SCRIPT.with_name(engine)
+    assert {p.name for p in made.iterdir()} == {p.name for p in golden.iterdir()}
     for path in made.iterdir():
-        same = path.read_bytes() == (GOLDEN / path.name).read_bytes()
+        same = path.read_bytes() == (golden / path.name).read_bytes()
         assert same, (
             f"{path.name} differs; if it is meant to, run `{command}` and commit what it changes"
         )
