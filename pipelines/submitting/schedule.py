@@ -44,6 +44,10 @@ def place(
         config=config_digest(pipeline),
         sources={each.source: each.content for each in found},
     )
+    if work.patch:  # it belongs to no run of ours, and every night's run is made with it
+        kept = workspace.home / "schedules" / f"{identity.token}.patch"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(work.patch)
     uris = sent(found, engine)
     order = Order(pipeline, name_of(pipeline), identity, uris, work.patch)
     return engine.schedule(order, cron)

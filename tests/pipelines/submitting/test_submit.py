@@ -398,6 +398,17 @@ def test_a_schedule(on_kubeflow, project) -> None:
     assert on_kubeflow.recurring == {}
 
 
+def test_a_schedule_keeps_the_uncommitted_work_that_it_was_placed_with(
+    on_kubeflow, project, home
+) -> None:
+    (project / "a.yaml").write_text((project / "a.yaml").read_text() + "# tried\n")
+    where = ("a.yaml", "--on", "kubeflow", "--environment", "../kubeflow.yaml")
+    lightbox("schedule", *where, "--dirty")
+    (recurring,) = on_kubeflow.recurring.values()
+    token = json.loads(recurring["description"])["token"]
+    assert b"+# tried" in (home.home / "schedules" / f"{token}.patch").read_bytes()
+
+
 def test_a_schedule_reads_nothing_of_this_machine(on_sagemaker, project) -> None:
     where = ("a.yaml", "--on", "sagemaker", "--environment", "../sagemaker.yaml")
     with pytest.raises(BadInput, match=r"sources\.traffic: sagemaker starts what is scheduled"):
