@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import tarfile
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from lineage.digest import tree_digest
 from lineage.errors import BadInput, StepFailed
 from lineage.record import leave_record
 from lineage.workspace import secret_variable, workspace
+from registry import audit_log
 
 Directories = dict[str, Path]
 T = TypeVar("T")
@@ -72,29 +74,42 @@ def main(component: Component, argv: Sequence[str] | None = None) -> None:
     args = _arguments(component, argv)
     outputs = dict(args.output)
     try:
+        # An engine that stops a job says so first: what was done so far is written back.
+        signal.signal(signal.SIGTERM, _stopped)
         with step_log.captured(None, identities=component.identities):
             _read_secrets(component)
             home = workspace().home
             minutes = component.resources.timeout_minutes
-            with shared_state(component.state, home, minutes):
-                inputs = {name: _unpacked(path) for name, path in args.input}
+            with (
+                shared_state(component.state, home, minutes) as write_back,
+                audit_log.kept_by(write_back),
+            ):
+                inputs = {name: _unpacked(name, path) for name, path in args.input}
                 config = _config(component, args.config)
                 values, _ = tried(
                     component, lambda: execute(component, config, inputs, _emptied(outputs))
                 )
             # Only what is whole is told: an engine takes a value for the end of its step.
+            texts = {name: as_text(value) for name, value in values.items()}
+            whole = json.dumps(values, allow_nan=False)
             for name, path in args.value:
-                _write(path, as_text(values[name]))
+                _write(path, texts[name])
             if args.values_json:
-                _write(args.values_json, json.dumps(values))
+                _write(args.values_json, whole)
             if args.executor_input:
                 from components.kubeflow_pages import leave_pages
 
                 leave_pages(args.executor_input, outputs, values)
-    except Exception as error:  # the log has said what it is
+    except BaseException as error:  # the log has said what it is; its text may quote data
+        if isinstance(error, SystemExit) and not error.code and component.trains:
+            raise  # a machine that only helped another one
         ours = isinstance(error, (BadInput, StepFailed))
         _tell_engine(str(error) if ours else f"{component.name} ended with {type(error).__name__}")
         sys.exit(2 if isinstance(error, BadInput) else 1)
+
+
+def _stopped(*_: object) -> None:
+    raise StepFailed("the engine stopped it")
 
 
 def tried(component: Component, attempt: Callable[[], T]) -> T:
@@ -123,7 +138,7 @@ def _tell_engine(sentence: str) -> None:
     told += [KUBERNETES] if KUBERNETES.is_file() else []
     for place in told:
         with suppress(OSError):  # the log has it as well
-            place.write_text(sentence[:1024])
+            place.write_text(sentence[:1024], errors="backslashreplace")
 
 
 def _arguments(component: Component, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -148,7 +163,10 @@ def _arguments(component: Component, argv: Sequence[str] | None) -> argparse.Nam
 
 
 def _config(component: Component, given: str) -> BaseModel:
-    text = given if given.startswith("{") else Path(given).read_text()
+    try:
+        text = given if given.startswith("{") else Path(given).read_text()
+    except OSError as error:
+        raise BadInput(f"--config: cannot be read ({error.strerror})") from error
     try:
         return component.config_type.model_validate_json(text)
     except ValidationError as error:
@@ -178,8 +196,10 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _unpacked(path: Path) -> Path:
+def _unpacked(name: str, path: Path) -> Path:
     """SageMaker hands a trained model on as one model.tar.gz; everyone else as a directory."""
+    if not path.exists():
+        raise BadInput(f"--input {name}: nothing lies there")
     archive = path / "model.tar.gz"
     if not archive.exists():
         return path

@@ -102,8 +102,9 @@ class _Log:
 
     def line(self, text: str) -> None:
         """Add a line; a full disk fails the step where it writes results, not here."""
+        told = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n"
         with suppress(OSError):
-            os.write(self.file, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}\n".encode())
+            os.write(self.file, told.encode(errors="backslashreplace"))
 
 
 @contextmanager

@@ -68,6 +68,10 @@ def main() -> None:
             told = f"error: the workspace cannot be written ({reason}); nothing is "
             click.echo(told + "half-written, and the same command goes on from here.", err=True)
             sys.exit(1)
+        if type(error).__name__ == "MlflowException" and os.environ.get("MLFLOW_TRACKING_URI"):
+            told = "error: the server that MLFLOW_TRACKING_URI names does not answer as it should; "
+            click.echo(told + "`lightbox doctor` looks at it.", err=True)
+            sys.exit(1)
         # The message of an unforeseen error may quote data, so only its kind and place are told.
         click.echo(f"error: {type(error).__name__} at {place(error)}; this is a defect.", err=True)
         click.echo("LIGHTBOX_DEBUG=1 shows the whole traceback, which may quote data.", err=True)

@@ -1,5 +1,6 @@
 """A pipeline as data: steps, the edges between them, and the branches they guard."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -120,6 +121,9 @@ class Pipeline:
         steps = [step.name for step in self.steps()]
         if twice := {name for name in steps if steps.count(name) > 1}:
             raise GraphError(f"two steps are named {sorted(twice)}; give one of them its own")
+        names = {_letters(step) for step in steps}
+        if same := [f.outcome for f in _fails(self.nodes) if _letters(f.outcome) in names]:
+            raise GraphError(f"a step is named like the ending {same[0]!r}; rename it")
         sources = {source.name for source in self.sources()}
         if len(sources) < len(self.sources()):
             raise GraphError(f"two sources of different places share a name: {sorted(sources)}")
@@ -133,6 +137,19 @@ class Pipeline:
         """What must exist before the run, each once."""
         found = (i for s in self.steps() for i in s.inputs.values() if isinstance(i, Source))
         return list(dict.fromkeys(found))
+
+
+def _letters(name: str) -> str:
+    """What is left of a name on every engine."""
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+def _fails(nodes: Sequence[Node]) -> Iterator[Fail]:
+    for node in nodes:
+        if isinstance(node, Fail):
+            yield node
+        elif isinstance(node, When):
+            yield from _fails([*node.then, *node.otherwise])
 
 
 def _walk(nodes: Sequence[Node]) -> Iterator[Step]:

@@ -9,7 +9,7 @@ yet. No personal data of patients belongs in a row: it could never be erased (GD
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +18,8 @@ from typing import Any
 
 from lineage.errors import BadInput
 from lineage.workspace import workspace
+
+_keepers: list[Callable[[], None]] = []
 
 GENESIS = "0" * 64  # what the first row names as its predecessor
 
@@ -88,7 +90,22 @@ def append(
         row = (*values, previous, _leaf_hash(*values, previous))
         db.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         db.execute("COMMIT")
+    for keep in _keepers:
+        keep()
     return _entry(row)
+
+
+@contextmanager
+def kept_by(keep: Callable[[], None]) -> Iterator[None]:
+    """Call a function after each row: where the disk goes with the job, a row on it is none yet.
+
+    What it raises goes to whoever appended, before that one does what the row tells of.
+    """
+    _keepers.append(keep)
+    try:
+        yield
+    finally:
+        _keepers.remove(keep)
 
 
 def entries(subject: str | None = None) -> list[Entry]:

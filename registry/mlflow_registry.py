@@ -14,6 +14,7 @@ one and its verdict becomes the version's.
 import fcntl
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -480,6 +481,7 @@ def _exists() -> bool:
 
 def _client() -> "MlflowClient":
     telemetry.off()
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # it would try for minutes
     from mlflow import MlflowClient
 
     for noisy in ("alembic", "mlflow.store.db.utils"):  # table by table, at first use

@@ -119,6 +119,8 @@ class Service:
 
     def restore(self) -> None:
         """Load what was served before this process; all of it, or nothing if any part is amiss."""
+        for draft in self._models.glob(".*"):  # of uploads that were cut off by a kill
+            shutil.rmtree(draft, ignore_errors=True)
         if not self._saved.exists():
             return
         try:
@@ -174,6 +176,9 @@ class Service:
         if not place.exists():
             try:
                 with tarfile.open(draft / "model.tar") as tar:
+                    # What it unpacks to: a sparse file is small on its way.
+                    if sum(member.size for member in tar) > MAX_MODEL_BYTES:
+                        raise Refused(413, f"a model may have {MAX_MODEL_BYTES} bytes")
                     tar.extractall(unpacked, filter="data")
             except (tarfile.TarError, OSError) as error:
                 raise Refused(422, f"that is no tar of a model ({type(error).__name__})") from None

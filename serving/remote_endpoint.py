@@ -47,16 +47,20 @@ class RemoteEndpoint(Verbs):
     def served(self) -> dict[str, float] | None:
         """Share by model digest, with the standard library only; None if nobody of ours answers."""
         from urllib.error import URLError
-        from urllib.request import Request, urlopen
+        from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+        class Stay(HTTPRedirectHandler):  # the token is for this host
+            def redirect_request(self, *_: Any) -> None:
+                return None
 
         bearer = {"Authorization": f"Bearer {self.secret}"}
         wanted = Request(f"{self.url}/state", headers=bearer)  # noqa: S310  http or https
         try:
-            with urlopen(wanted, timeout=5) as answer:  # noqa: S310
+            with build_opener(Stay).open(wanted, timeout=5) as answer:
                 told = json.loads(answer.read())
-        except (URLError, OSError, ValueError):
+            return {each["digest"]: each["share"] for each in told["variants"]}
+        except (URLError, OSError, ValueError, KeyError, TypeError):
             return None
-        return {each["digest"]: each["share"] for each in told["variants"]}
 
 
 def endpoint_of(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from lineage.errors import BadInput
 from pipelines.graph import Fail, GraphError, Node, Pipeline, Port, Step, When
@@ -20,14 +21,30 @@ def require_pinned(**images: str) -> None:
 
 def require_server(tracking_uri: str) -> None:
     """Refuse an MLflow address that only one machine can see."""
+    _require_no_password("tracking_uri", tracking_uri)
     # A tracking server, or the ARN of one that SageMaker manages.
     if not tracking_uri.startswith(("https://", "http://", "arn:")):
         scheme = tracking_uri.partition(":")[0] or "nothing"
         raise BadInput(f"tracking_uri: {scheme} reaches no cluster; give an MLflow server's URL")
 
 
+def _require_no_password(key: str, url: str) -> None:
+    if "@" in urlsplit(url).netloc:
+        raise BadInput(f"{key}: who reads the compiled document would read the password in it")
+
+
+def require_public(environment: Mapping[str, str]) -> None:
+    """Refuse variables that would show a secret to all who may read the compiled document."""
+    for name, value in environment.items():
+        if any(word in name.upper() for word in ("SECRET", "TOKEN", "PASSWORD")):
+            told = f"environment: {name} would stand in the compiled document; use secrets:"
+            raise BadInput(told)
+        _require_no_password(f"environment: {name}", value)
+
+
 def require_endpoint(pipeline: Pipeline, url: str) -> None:
     """Refuse to release into a job: what it starts ends with it, and with it the service."""
+    _require_no_password("endpoint_url", url)
     releasing = [step.name for step in pipeline.steps() if TOKEN in step.component.secrets]
     if releasing and not url.startswith(("https://", "http://")):
         raise BadInput(

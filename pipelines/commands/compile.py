@@ -31,12 +31,16 @@ def compile(
     \b
     Example: lightbox compile configs/phantom.yaml --on kubeflow -o lifecycle.yaml
     """
+    from lineage.errors import BadInput
     from pipelines.backends.tasks import compile_for
     from pipelines.config import load
     from pipelines.model_lifecycle import drift_watch, model_lifecycle
 
     settings = load(config, overrides)
     pipeline = (drift_watch if nightly else model_lifecycle)(settings)
+    if output.is_dir():
+        raise BadInput(f"{output} is a folder; -o names the file to write")
+    output.parent.mkdir(parents=True, exist_ok=True)
     where = place_of(engine, environment)
     compile_for(pipeline, engine, where, output)
     click.echo(f"{output}: {pipeline.name} compiled for {engine}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lineage.code import ROOT
 from pipelines.commands import completing
 from pipelines.commands.options import (
     CONFIG,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pipelines.cost import Estimate, KubeflowPrices, Prices, SageMakerPrices, Spread, Total
     from pipelines.runs import Run
 
-PRICES = Path("configs/lists/prices.yaml")
+PRICES = ROOT / "configs" / "lists" / "prices.yaml"
 
 
 @click.command()

@@ -35,7 +35,16 @@ WATCH = click.option("--watch", "nightly", is_flag=True, help="The nightly drift
 
 def place_of(engine: str, environment: Path | None) -> Path:
     """The settings of the place: those that are given, or the shipped ones."""
-    return environment or Path(f"configs/environments/{engine}.yaml")
+    from lineage.code import ROOT
+    from lineage.errors import BadInput
+
+    shipped = Path(f"configs/environments/{engine}.yaml")
+    if environment is None and not shipped.exists():
+        raise BadInput(
+            f"{shipped} is not here: copy {ROOT / shipped} and fill it in, or name a file of your "
+            "own with --environment"
+        )
+    return environment or shipped
 
 
 def coloured(word: str) -> "Text":

@@ -1,5 +1,6 @@
 """Runs on a cluster: start one, follow it, have it started at fixed times."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import reduce
@@ -110,14 +111,20 @@ def hand_over(
     from pipelines.submitting.engine import connect
 
     settings = load(config, overrides)
-    place = place_of(engine, environment)
+    place = place_of(engine, environment).absolute()
     where = connect(engine, place)
+    _ask_registry_of(where)
     submission = _Submission(config, overrides, place, where, workspace(), settings, nightly)
     if dry_run:
         return submission.show(**options)
     if if_requested:
         return submission.answer_requests(**options)
     return submission.start(**options)
+
+
+def _ask_registry_of(engine: "Engine") -> None:
+    """The registry that the steps write to tells who is champion, not one on this machine."""
+    os.environ.setdefault("MLFLOW_TRACKING_URI", engine.registry)
 
 
 class _Submission:
@@ -334,6 +341,7 @@ def schedule(
 
     settings = load(config, overrides)
     where = connect(engine, place_of(engine, environment))
+    _ask_registry_of(where)
     pipeline, model = _pipeline(settings, nightly=True), settings.registration.name
     if remove:
         removed = where.unschedule(name_of(of_model(pipeline, model)))

@@ -21,7 +21,7 @@ class Bucket:
     def upload(self, path: Path, content: str) -> str:
         """Bring a file or folder to `sources/<digest>/`, if it is not there whole; its URI."""
         prefix = f"sources/{content}"
-        mark = f"{prefix}.json"  # written last, and not within what steps read
+        mark = f"sources/uploaded/{content}.json"  # written last, and not within what steps read
         if not self.holds(mark):
             files = list(_files(path))
             for file, name in files:  # in parts and side by side where it is large
@@ -68,6 +68,12 @@ def listing_digest(s3: Any, uri: str) -> str:
     found = [[o["Key"], o["Size"], o["ETag"]] for page in pages for o in page.get("Contents", [])]
     if not found:
         raise BadInput(f"sources: nothing lies at {uri}")
+    whole = prefix.rstrip("/")
+    if any(key != whole and not key.startswith(f"{whole}/") for key, *_ in found):
+        raise BadInput(
+            f"sources: {uri} is the beginning of other names too, and SageMaker would hand those "
+            "to the step as well; end it in a slash"
+        )
     return digest("s3 objects", found)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from lineage.digest import digest
 from lineage.errors import StepFailed
 from pipelines.graph import Pipeline
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.submitting.identity import Identity
 
 Name = Literal["kubeflow", "sagemaker"]
+MOST = 43  # EventBridge allows a schedule 64 characters
 
 
 class Unreachable(StepFailed):
@@ -81,6 +83,8 @@ class Engine(Protocol):
     name: Name
     schemes: tuple[str, ...]  # of URIs that its steps can read
     given: dict[str, str]  # sources that its settings place
+    image: str  # what its steps run in
+    registry: str  # the MLflow server that its steps speak to
     state: str  # s3://… of the workspace that its steps share; empty where that is a volume
 
     def content(self, uri: str) -> str:
@@ -113,7 +117,10 @@ class Engine(Protocol):
 
 def of_model(pipeline: Pipeline, model: str) -> Pipeline:
     """The pipeline under a name that no other model's has: engines keep one definition for each."""
-    return replace(pipeline, name=f"{pipeline.name}-{plain(model)}")
+    name = plain(model)
+    if name != model or len(name) > MOST:
+        name = f"{name[: MOST - 7].strip('-')}-{digest('model', model)[:6]}"
+    return replace(pipeline, name=f"{pipeline.name}-{name}")
 
 
 def plain(name: str) -> str:

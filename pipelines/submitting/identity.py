@@ -1,4 +1,4 @@
-"""What a run is made of: commit, settings and data. The same three are the same run."""
+"""What a run is made of: commit, settings, data, and the image that the commit was built into."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,6 +16,7 @@ class Identity:
         patch: Digest of the uncommitted work; empty if there is none.
         config: Digest of the settings of all steps, as in a local run's record.
         sources: Digest of the data of each source.
+        image: What the steps run in; a rebuilt one is another run.
         request: The request for a retraining that it answers; empty if nobody asked.
     """
 
@@ -24,6 +25,7 @@ class Identity:
     patch: str
     config: str
     sources: Mapping[str, str]
+    image: str = ""
     request: str = ""
 
     @property

@@ -1,10 +1,12 @@
 """Have an engine start a pipeline by itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from lineage.workspace import Workspace
 from pipelines.graph import Pipeline
 from pipelines.runs import config_digest
+from pipelines.submitting.cron import fields
 from pipelines.submitting.engine import Engine, Order, Schedule, of_model
 from pipelines.submitting.identity import Identity
 from pipelines.submitting.placing import places, sent
@@ -34,6 +36,7 @@ def place(
     Raises:
         BadInput: A source lies on this machine, where later runs cannot read it.
     """
+    fields(cron)
     pipeline = of_model(pipeline, model)
     work = read_work(config.absolute().parent, dirty=dirty)
     found = places(pipeline, engine, workspace, upload=False, standing=True)
@@ -42,6 +45,7 @@ def place(
         commit=work.commit,
         patch=work.patch_digest,
         config=config_digest(pipeline),
+        image=engine.image,
         sources={each.source: each.content for each in found},
     )
     if work.patch:  # it belongs to no run of ours, and every night's run is made with it
@@ -49,5 +53,7 @@ def place(
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(work.patch)
     uris = sent(found, engine)
-    order = Order(pipeline, name_of(pipeline), identity, uris, work.patch)
+    # A definition of its own: what somebody submits by day must not change what runs at night.
+    nightly = replace(pipeline, name=f"{pipeline.name}-nightly")
+    order = Order(nightly, name_of(pipeline), identity, uris, work.patch)
     return engine.schedule(order, cron)

@@ -58,6 +58,7 @@ def prepare(
         commit=work.commit,
         patch=work.patch_digest,
         config=config_digest(pipeline),
+        image=engine.image,
         sources={place.source: place.content for place in found},
         request=request,
     )

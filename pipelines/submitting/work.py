@@ -70,7 +70,9 @@ def read_work(folder: Path, *, dirty: bool) -> Work:
 
 
 def _patch(top: Path, changed: list[str], new: list[str]) -> bytes:
-    options = ("--no-ext-diff", "--no-textconv", "--no-color", "--binary", "--full-index")
+    # Whatever the user's own settings are, `git apply` shall take it.
+    options = ["--no-ext-diff", "--no-textconv", "--no-color", "--binary", "--full-index"]
+    options += ["--src-prefix=a/", "--dst-prefix=b/", "--unified=3"]
     parts = [_git(top, "diff", *options, "HEAD", "--", *changed)] if changed else []
     for name in sorted(new):
         # It ends with 1, for the files differ.
@@ -87,7 +89,9 @@ def _code(name: str) -> bool:
 
 
 def _names(top: Path, *arguments: str) -> list[str]:
-    listed = (_git(top, *arguments) or b"").decode(errors="surrogateescape")
+    if (told := _git(top, *arguments)) is None:
+        raise BadInput("git cannot say what is not committed (`git status` tells why)")
+    listed = told.decode(errors="surrogateescape")
     return [name for name in listed.split("\0") if name]
 
 

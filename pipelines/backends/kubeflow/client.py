@@ -52,12 +52,15 @@ class KubeflowEngine:
 
     def __init__(self, settings: KubeflowSettings) -> None:
         self.settings = settings
-        self.given = settings.sources
+        self.given, self.image = settings.sources, settings.image
+        self.registry = settings.tracking_uri
 
     @cached_property
     def _host(self) -> str:
         if not (host := os.environ.get(ENDPOINT)):
             raise BadInput(f"{ENDPOINT} is not set; it names the address of the pipelines' API")
+        if not host.startswith(("http://", "https://")):
+            raise BadInput(f"{ENDPOINT}: {host} does not begin with http:// or https://")
         return host.rstrip("/")
 
     @cached_property
@@ -354,4 +357,5 @@ def _explained(doing: str) -> Iterator[None]:
             raise BadInput(f"{told}; look at {TOKEN} or {TOKEN_FILE}, and its rights") from error
         raise StepFailed(told) from error
     except (HTTPError, OSError) as error:
-        raise Unreachable(f"{doing}: {type(error).__name__}") from error
+        told = f"{doing}: what {ENDPOINT} names does not answer ({type(error).__name__})"
+        raise Unreachable(told) from error

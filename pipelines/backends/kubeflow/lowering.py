@@ -21,6 +21,7 @@ from pipelines.backends.cluster import (
     mapped_secrets,
     require_endpoint,
     require_pinned,
+    require_public,
     require_server,
     waits,
 )
@@ -75,6 +76,7 @@ def lower(pipeline: Pipeline, settings: KubeflowSettings) -> Any:
     require_pinned(image=settings.image)
     require_server(settings.tracking_uri)
     require_endpoint(pipeline, settings.endpoint_url)
+    require_public(settings.environment)
     _require_names(pipeline)
     launch = launch_values(pipeline, settings.sources, SCHEMES)
     order = waits(pipeline)

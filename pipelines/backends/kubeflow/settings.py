@@ -1,9 +1,11 @@
 """Where a pipeline runs on Kubeflow, as opposed to what it computes."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+SECRET_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[-._a-zA-Z0-9]+)?")
 OURS = (
     "LIGHTBOX_HOME",
     "LIGHTBOX_CODE_IDENTITY",
@@ -30,6 +32,13 @@ def _free(variables: dict[str, str]) -> dict[str, str]:
         if name.startswith("LIGHTBOX_SECRET_"):
             raise ValueError(f"{name} would stand in the package for all to read; use secrets:")
     return variables
+
+
+def _names(secrets: dict[str, str]) -> dict[str, str]:
+    for name, place in secrets.items():
+        if not SECRET_NAME.fullmatch(place) or re.fullmatch(r"[0-9a-fA-F]{64}", place):
+            raise ValueError(f"{name} names no Kubernetes Secret (SECRET or SECRET/KEY)")
+    return secrets
 
 
 class KubeflowSettings(BaseModel):
@@ -66,7 +75,7 @@ class KubeflowSettings(BaseModel):
     )
     run_as_user: Annotated[int, Field(gt=0)] = 10001
     sources: dict[str, str] = {}
-    secrets: dict[str, str] = {}
+    secrets: Annotated[dict[str, str], AfterValidator(_names)] = {}
     environment: Annotated[dict[str, str], AfterValidator(_free)] = {}
     image_pull_secrets: list[str] = []
     node_selector: dict[str, str] = {}

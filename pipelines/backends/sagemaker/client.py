@@ -38,7 +38,8 @@ class SageMakerEngine:
 
     def __init__(self, settings: SageMakerSettings) -> None:
         self.settings = settings
-        self.given = settings.sources
+        self.given, self.image = settings.sources, settings.image
+        self.registry = settings.tracking_uri
         self.state = f"s3://{settings.bucket}/workspace"
         self._role = settings.pipeline_role or settings.role
         self._values: dict[str, dict[str, Any]] = {}  # of each job that ended
@@ -229,13 +230,12 @@ class SageMakerEngine:
     def _create(self, body: dict[str, Any], tags: list[dict[str, str]]) -> dict[str, Any]:
         token = digest("create", {k: v for k, v in body.items() if isinstance(v, str)})
         try:
-            answer: dict[str, Any] = self._sagemaker.create_pipeline(
-                **body, ClientRequestToken=token, Tags=tags
-            )
+            self._sagemaker.create_pipeline(**body, ClientRequestToken=token, Tags=tags)
         except ClientError as error:
             if "already exist" not in error.response["Error"]["Message"]:
-                raise
-            answer = self._sagemaker.update_pipeline(**body)  # somebody else was quicker
+                raise  # else somebody was quicker
+        # Only an update says which version it made, and a start names the one that it brought.
+        answer: dict[str, Any] = self._sagemaker.update_pipeline(**body)
         return answer
 
     def _task(self, step: dict[str, Any]) -> Task:

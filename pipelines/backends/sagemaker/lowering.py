@@ -20,6 +20,7 @@ from pipelines.backends.cluster import (
     mapped_secrets,
     require_endpoint,
     require_pinned,
+    require_public,
     require_server,
     waits,
 )
@@ -132,6 +133,7 @@ def lower(
     require_pinned(image=settings.image, serving_image=settings.serving_image)
     require_server(settings.tracking_uri)
     require_endpoint(pipeline, settings.endpoint_url)
+    require_public(settings.environment)
     if taken := sorted(name for name in settings.environment if name.startswith(OURS)):
         raise BadInput(f"environment: {taken} are set for each step by what it needs; remove them")
     launch = launch_values(pipeline, settings.sources, ("s3",))
@@ -216,6 +218,13 @@ class _Lowering:
         if contract.values:
             outputs["values"] = self._output_uri(step, "values")
 
+        if alike := [
+            f"{a} and {b}" for a in outputs for b in outputs if a != b and b.startswith(a)
+        ]:
+            # An input in S3 is all that begins with its name.
+            raise GraphError(
+                f"{step.name} makes {alike[0]}, of which SageMaker would mix the files"
+            )
         arguments = [contract.entry, "--config", f"{PROCESSING}/input/config/config.json"]
         for name in contract.inputs:
             arguments += ["--input", f"{name}={PROCESSING}/input/{name}"]

@@ -28,6 +28,8 @@ SAFEGUARDS = {
     "hipaa_eligible": "nothing would say which AWS services may see health information",
 }
 
+OPENINGS = "ledgers/test_openings/*"  # the state of a step that opens the test split
+
 # Who calls and who may, not what is called with: no data passes through these.
 WITHOUT_DATA = {"iam", "sts"}
 MENTIONS = (
@@ -59,6 +61,9 @@ def require_safeguards(settings: SageMakerSettings, pipeline: Pipeline) -> None:
         BadInput: With the names of all such settings.
     """
     missing = {name for name in SAFEGUARDS if not getattr(settings, name)}
+    openers = {s.component.name for s in pipeline.steps() if OPENINGS in s.component.state}
+    if openers - set(settings.isolated):
+        missing.add("isolated")
     if stray := sorted(settings.waivers.keys() - missing):
         raise BadInput(f"waivers: {stray} are not missing, so there is nothing to waive; remove")
     if unwaived := sorted(missing - settings.waivers.keys()):

@@ -1,8 +1,11 @@
 """Where a pipeline runs on SageMaker, as opposed to what it computes."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 ROLE = r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$"
+SECRET_ARN = r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+$"  # noqa: S105  what one looks like
 
 
 class Instance(BaseModel):
@@ -72,7 +75,7 @@ class SageMakerSettings(BaseModel):
     volume_gib: int = 100
     isolated: list[str] = ["evaluate"]
     sources: dict[str, str] = {}
-    secrets: dict[str, str] = {}
+    secrets: dict[str, Annotated[str, Field(pattern=SECRET_ARN)]] = {}
     environment: dict[str, str] = {}
     tags: dict[str, str] = {}
     cache_for: str = "P30D"

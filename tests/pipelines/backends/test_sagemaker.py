@@ -406,7 +406,9 @@ def test_what_a_person_reads_says_what_a_step_does(tmp_path: Path) -> None:
     from pipelines.model_lifecycle import model_lifecycle
 
     pipeline = model_lifecycle(load(ROOT / "configs/phantom.yaml"))
-    steps = every_step(compiled(tmp_path, pipeline, secrets=EVERY_SECRET))
+    steps = every_step(
+        compiled(tmp_path, pipeline, secrets=EVERY_SECRET, endpoint_url="https://endpoint.example")
+    )
     assert steps["deploy_canary"]["DisplayName"] == "deploy canary"
     for step in pipeline.steps():
         assert steps[step.name]["Description"] in (step.component.function.__doc__ or "")

@@ -62,6 +62,7 @@ def project(tmp_path: Path, home: Workspace, monkeypatch: pytest.MonkeyPatch) ->
     git(folder, "init", "--quiet")
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "-m", "first")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", home.mlflow_uri)
     monkeypatch.chdir(folder)
     return folder
 
