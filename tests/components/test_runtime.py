@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,10 +43,36 @@ def step(config: Settings, source: Input, made: Output) -> Told:
         raise OSError("patient DOE")
     return Told(True, 'it said "yes"')
 
+class Panic(BaseException):
+    pass
+
 @component(identities=True)
 def reader(config: Settings, source: Input, made: Output) -> None:
     print("patient DOE")
-    raise ValueError("patient DOE")
+    kinds = {"well": ValueError, "exit": SystemExit, "panic": Panic, "bad input": BadInput}
+    raise kinds[config.ends]("\\udce9" if config.ends == "bad input" else "patient DOE")
+
+@component()
+def leaver(config: Settings, source: Input, made: Output) -> None:
+    raise SystemExit(0)
+
+class Odd(NamedTuple):
+    good: bool
+    share: float
+
+@component()
+def odd(config: Settings, source: Input, made: Output) -> Odd:
+    return Odd(True, float("nan"))
+
+@component(state=("log.txt",))
+def keeper(config: Settings, source: Input, made: Output) -> None:
+    import os, time
+    from lineage.workspace import workspace
+    workspace().home.mkdir(exist_ok=True)
+    (workspace().home / "log.txt").write_text("done already")
+    Path("pid").write_text(str(os.getpid()))
+    Path("ready").touch()
+    time.sleep(60)
 """
 
 
@@ -95,11 +124,51 @@ def test_a_hiccup_is_tried_again_and_a_no_is_not(
         ]
 
 
-def test_what_a_step_with_identities_prints_or_raises_is_kept_nowhere(run) -> None:
-    ended = run("plugin:reader")
+@pytest.mark.parametrize(
+    ("ends", "kind"), [("well", "ValueError"), ("exit", "SystemExit"), ("panic", "Panic")]
+)
+def test_what_a_step_with_identities_prints_or_raises_is_kept_nowhere(run, ends, kind) -> None:
+    ended = run("plugin:reader", ends=ends)
     assert ended.returncode == 1
-    assert "ValueError" in ended.stderr
+    assert kind in ended.stderr
     assert "DOE" not in ended.stdout + ended.stderr
+
+
+def test_a_name_in_no_encoding_is_bad_input_all_the_same(run) -> None:
+    ended = run("plugin:reader", ends="bad input")
+    assert (ended.returncode, "BadInput" in ended.stderr) == (2, True)
+
+
+def test_a_step_that_leaves_the_process_has_not_succeeded(run) -> None:
+    assert run("plugin:leaver").returncode == 1
+
+
+def test_no_value_is_told_if_one_cannot_be(run, tmp_path: Path) -> None:
+    ended = run("plugin:odd", "--value", "good=good", "--values-json", "all.json")
+    assert ended.returncode == 1
+    assert not (tmp_path / "good").exists()
+    assert not (tmp_path / "all.json").exists()
+
+
+def test_a_stopped_job_has_kept_what_it_did_and_lets_others_in(
+    run, aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="lightbox")
+    monkeypatch.setenv("LIGHTBOX_STATE", "s3://lightbox/workspace")
+    monkeypatch.setenv("LIGHTBOX_HOME", str(tmp_path / "home"))
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(run, "plugin:keeper")
+        while not (tmp_path / "ready").exists():
+            assert not job.done(), job.result().stderr
+            time.sleep(0.05)
+        (pid,) = tmp_path.glob("pid")
+        os.kill(int(pid.read_text()), signal.SIGTERM)
+        assert job.result().returncode == 1
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket="lightbox")["Contents"]]
+    assert keys == ["workspace/log.txt"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 from components.shared_state import fetch_state, shared_state
 from lineage.code import ROOT
 from lineage.errors import BadInput, StepFailed
+from registry import audit_log
 
 PATTERNS = ("audit.db", "ledgers/splits-*.jsonl")
 
@@ -157,3 +158,49 @@ def test_an_unreachable_place_is_one_sentence(s3, tmp_path, monkeypatch) -> None
     state = shared_state(PATTERNS, tmp_path, 1)
     with pytest.raises(StepFailed, match=r"cannot be reached \(NoSuchBucket\)"), state:
         pass
+
+
+def test_a_row_is_kept_before_what_it_tells_of_is_done(s3, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("LIGHTBOX_HOME", str(tmp_path))
+    row = {"actor": "ada", "action": "approved", "subject": "chest:1", "reason": "good"}
+    with shared_state(("audit.db",), tmp_path, 1) as keep, audit_log.kept_by(keep):
+        audit_log.append(**row)
+        assert kept(s3, "audit.db") == (tmp_path / "audit.db").read_bytes()
+        s3.put_object(Bucket="lightbox", Key="workspace/audit.db", Body=b"theirs")
+        with pytest.raises(StepFailed, match="another run"):
+            audit_log.append(**row)
+        (tmp_path / "audit.db").unlink()
+
+
+class Deaf:
+    """S3 whose answer to every first write is lost, so that boto3 sends it again."""
+
+    def __init__(self, s3) -> None:
+        self._s3, self.exceptions = s3, s3.exceptions
+
+    def __getattr__(self, name: str):
+        return getattr(self._s3, name)
+
+    def put_object(self, **request):
+        if hasattr(request["Body"], "read"):
+            body = request.pop("Body").read()
+            request["Body"] = body
+        self._s3.put_object(**request)
+        return self._s3.put_object(**request)
+
+
+def test_a_lost_answer_neither_blocks_a_job_on_itself_nor_denies_a_row(
+    s3, tmp_path, monkeypatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(boto3, "client", lambda name: Deaf(s3))
+        with shared_state(("log.txt",), tmp_path, 1):
+            (tmp_path / "log.txt").write_text("row")
+    assert kept(s3, "log.txt") == b"row"
+    assert names(s3) == ["workspace/log.txt"]
+
+
+def test_a_key_that_leads_out_of_the_workspace_is_not_followed(s3, tmp_path) -> None:
+    s3.put_object(Bucket="lightbox", Key="workspace/requests/../../evil.json", Body=b"{}")
+    fetch_state(("requests/*.json",), tmp_path / "home")
+    assert not list(tmp_path.rglob("evil.json"))

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 from small_lifecycle import IMAGE, small_lifecycle
 
 from lineage.code import ROOT
 from lineage.errors import BadInput
+from pipelines.backends.sagemaker.lowering import compile_to
 from pipelines.backends.sagemaker.safeguards import (
     SAFEGUARDS,
     eligible,
@@ -18,7 +20,9 @@ from pipelines.backends.sagemaker.safeguards import (
     services,
 )
 from pipelines.backends.sagemaker.settings import SageMakerSettings
+from pipelines.config import load
 from pipelines.graph import Pipeline
+from pipelines.model_lifecycle import model_lifecycle
 from pipelines.settings import read_settings
 
 SHIPPED = ROOT / "configs/environments/sagemaker.yaml"
@@ -182,3 +186,38 @@ def test_the_list_is_the_users_to_replace(settings: SageMakerSettings, tmp_path:
 def test_a_list_that_is_not_there_is_refused(settings: SageMakerSettings) -> None:
     with pytest.raises(BadInput, match=r"nowhere\.yaml: cannot be read"):
         eligible(settings.model_copy(update={"hipaa_eligible": "nowhere.yaml"}))
+
+
+@pytest.mark.parametrize("isolated", [["gate"], ["gate", "validate"]])
+def test_another_step_without_a_network_is_not_the_one_that_opens_the_test_split(
+    settings: SageMakerSettings, isolated: list[str]
+) -> None:
+    pipeline = model_lifecycle(load(ROOT / "configs/phantom.yaml"))
+    with pytest.raises(BadInput, match=r"^\['isolated'\] are missing"):
+        require_safeguards(settings.model_copy(update={"isolated": isolated}), pipeline)
+    require_safeguards(settings, pipeline)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tracking_uri": "https://bob:word@mlflow.example"},
+        {"endpoint_url": "https://bob:word@endpoint.example"},
+        {"environment": {"AWS_SECRET_ACCESS_KEY": "word"}},
+        {"environment": {"HTTPS_PROXY": "http://bob:word@proxy.example"}},
+    ],
+)
+def test_no_secret_stands_in_the_definition(
+    settings: SageMakerSettings, change: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput) as refused:
+        compile_to(small_lifecycle(), settings.model_copy(update=change), tmp_path / "x.json")
+    assert "word" not in str(refused.value).replace("password", "")
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_a_secret_is_named_by_its_arn(settings: SageMakerSettings) -> None:
+    for given in ("ab" * 32, "lightbox/pseudonym"):
+        told = settings.model_dump() | {"secrets": {"pseudonym.key": given}}
+        with pytest.raises(ValidationError):
+            SageMakerSettings(**told)

@@ -30,7 +30,10 @@ from lineage.files import write_json
 from lineage.workspace import Workspace
 from pipelines.cli import cli
 from pipelines.config import load
+from pipelines.model_lifecycle import drift_watch
 from pipelines.submitting import follow
+from pipelines.submitting.engine import of_model
+from pipelines.submitting.schedule import name_of
 from registry.mlflow_registry import register_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -277,6 +280,44 @@ def test_the_champion_has_no_fixed_place(request, project, engine) -> None:
     path.write_text(yaml.safe_dump(settings))
     with pytest.raises(BadInput, match=r"sources\.champion .* looked up at each submit"):
         submit(engine, code=None)
+
+
+def test_a_rebuilt_image_is_another_run(on_sagemaker, project) -> None:
+    submit("sagemaker")
+    path = project.parent / "sagemaker.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["image"] = settings["image"].replace("ab", "cd")
+    path.write_text(yaml.safe_dump(settings))
+    submit("sagemaker")
+    assert len(on_sagemaker.started) == 2
+
+
+def test_names_that_differ_little_are_two_models(project) -> None:
+    pipeline = drift_watch(load(project / "a.yaml"))
+    models = ["mammo_v1", "mammo-v1", "Mammo-v1", "m" * 60 + "1", "m" * 60 + "2"]
+    names = {name_of(of_model(pipeline, model)) for model in models}
+    assert len(names) == len(models)
+    assert all(len(name) <= 64 for name in names)
+
+
+def test_what_runs_at_night_is_not_what_somebody_submits_by_day(on_sagemaker, project) -> None:
+    path = project.parent / "sagemaker.yaml"
+    sources = {name: f"s3://{BUCKET}/intake/{name}" for name in ("scans", "labels", "traffic")}
+    for name in sources:
+        boto3.client("s3").put_object(Bucket=BUCKET, Key=f"intake/{name}/x", Body=b"x")
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"sources": sources}))
+    where = ("--on", "sagemaker", "--environment", "../sagemaker.yaml")
+    lightbox("schedule", "a.yaml", *where)
+
+    def scheduled() -> str:
+        told = boto3.client("scheduler").get_schedule(Name="lightbox-drift-watch-phantom-finding")
+        name = told["Target"]["Arn"].rpartition("/")[2]
+        found = boto3.client("sagemaker").describe_pipeline(PipelineName=name)
+        return found["PipelineDefinition"]
+
+    before = scheduled()
+    lightbox("submit", "a.yaml", *where, "--watch", "--set", "monitoring.minimum_requests=2")
+    assert scheduled() == before
 
 
 def test_each_model_has_pipelines_of_its_own(on_sagemaker, project) -> None:
