@@ -113,7 +113,7 @@ def hand_over(
     settings = load(config, overrides)
     place = place_of(engine, environment).absolute()
     where = connect(engine, place)
-    _ask_registry_of(where)
+    _look_at(where, settings)
     submission = _Submission(config, overrides, place, where, workspace(), settings, nightly)
     if dry_run:
         return submission.show(**options)
@@ -122,8 +122,20 @@ def hand_over(
     return submission.start(**options)
 
 
-def _ask_registry_of(engine: "Engine") -> None:
-    """The registry that the steps write to tells who is champion, not one on this machine."""
+def _look_at(engine: "Engine", settings: "LifecycleConfig") -> None:
+    """Refuse a source that no pipeline has, and ask who is champion where the steps write it.
+
+    Raises:
+        BadInput: With the name. Misspelt, it would leave the true one to be found on this machine.
+    """
+    from lineage.errors import BadInput
+
+    pipelines = [_pipeline(settings, nightly) for nightly in (False, True)]
+    known = {source.name for pipeline in pipelines for source in pipeline.sources()}
+    if strange := sorted(engine.given.keys() - known):
+        raise BadInput(
+            f"sources: the environment places {strange}, but there are {sorted(known)} only"
+        )
     os.environ.setdefault("MLFLOW_TRACKING_URI", engine.registry)
 
 
@@ -341,7 +353,7 @@ def schedule(
 
     settings = load(config, overrides)
     where = connect(engine, place_of(engine, environment))
-    _ask_registry_of(where)
+    _look_at(where, settings)
     pipeline, model = _pipeline(settings, nightly=True), settings.registration.name
     if remove:
         removed = where.unschedule(name_of(of_model(pipeline, model)))

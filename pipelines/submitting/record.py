@@ -70,7 +70,13 @@ def find(workspace: Workspace, id: str) -> tuple[Run, Submission]:
     for path in workspace.runs.glob("*/submission.json"):
         if (read_json(path) or {}).get("engine_id") == id:
             id = path.parent.name
-    run = find_run(workspace, id)
+    try:
+        run = find_run(workspace, id)
+    except BadInput as error:
+        raise BadInput(
+            f"{error}; one that was submitted from elsewhere is found by the same "
+            "`lightbox submit` again, with --wait"
+        ) from error
     if (submission := submission_of(workspace, run)) is None:
         raise BadInput(f"{run.id} ran on this machine; there is nothing to follow")
     return run, submission

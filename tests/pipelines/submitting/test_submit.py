@@ -282,6 +282,17 @@ def test_the_champion_has_no_fixed_place(request, project, engine) -> None:
         submit(engine, code=None)
 
 
+@pytest.mark.parametrize("engine", ["kubeflow", "sagemaker"])
+def test_a_misspelt_source_does_not_lead_to_an_upload(request, project, engine) -> None:
+    request.getfixturevalue(f"on_{engine}")
+    path = project.parent / f"{engine}.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings.setdefault("sources", {})["scns"] = "s3://intake/scans"
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(BadInput, match=r"places \['scns'\], but there are .*'scans'"):
+        submit(engine, "--upload-sources", code=None)
+
+
 def test_a_rebuilt_image_is_another_run(on_sagemaker, project) -> None:
     submit("sagemaker")
     path = project.parent / "sagemaker.yaml"
