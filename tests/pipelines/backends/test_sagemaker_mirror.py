@@ -30,7 +30,9 @@ def filled_in(value: Any, told: dict[str, str]) -> Any:
 def test_the_package_is_taken_waits_and_can_be_approved(aws: str) -> None:
     steps = json.loads(GOLDEN.read_text())["Steps"]
     [arguments] = [s["Arguments"] for s in steps if s["Type"] == "RegisterModel"]
-    request = filled_in(arguments, {"model_version": "phantom-finding:7"})
+    request = filled_in(
+        arguments, {"model_version": "phantom-finding:7", "model_digest": "ab" * 32}
+    )
     group = request["ModelPackageGroupName"]
     client = boto3.client("sagemaker")
     client.create_model_package_group(ModelPackageGroupName=group)
@@ -39,6 +41,8 @@ def test_the_package_is_taken_waits_and_can_be_approved(aws: str) -> None:
     made = client.describe_model_package(ModelPackageName=name)
     assert made["ModelApprovalStatus"] == "PendingManualApproval"
     assert made["CustomerMetadataProperties"]["model_version"] == "phantom-finding:7"
+    [container] = made["InferenceSpecification"]["Containers"]
+    assert container["Environment"]["LIGHTBOX_MODEL_DIGEST"] == "ab" * 32
     [container] = made["InferenceSpecification"]["Containers"]
     assert container["ModelDataUrl"] == "s3://lightbox-123456789012/runs/run/train"
     quality = made["ModelMetrics"]["ModelQuality"]
