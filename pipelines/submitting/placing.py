@@ -8,8 +8,11 @@ from lineage.errors import BadInput
 from lineage.known import Known
 from lineage.workspace import Workspace
 from pipelines.graph import Pipeline, Source
+from pipelines.runs import config_digest
 from pipelines.sources import CAPTURED, CHAMPION, resolve
 from pipelines.submitting.engine import Engine
+from pipelines.submitting.identity import Identity
+from pipelines.submitting.work import Work
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,21 @@ def places(
         content = Known(workspace.store / "known").tree_digest(path)
         found.append(Place(source.name, content, path=path))
     return found
+
+
+def identified(
+    pipeline: Pipeline, engine: Engine, work: Work, found: list[Place], request: str = ""
+) -> Identity:
+    """What a run that reads these places is made of."""
+    return Identity(
+        pipeline=pipeline.name,
+        commit=work.commit,
+        patch=work.patch_digest,
+        config=config_digest(pipeline),
+        image=engine.image,
+        sources={place.source: place.content for place in found},
+        request=request,
+    )
 
 
 def sent(found: list[Place], engine: Engine) -> Mapping[str, str]:

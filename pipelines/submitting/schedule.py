@@ -5,11 +5,9 @@ from pathlib import Path
 
 from lineage.workspace import Workspace
 from pipelines.graph import Pipeline
-from pipelines.runs import config_digest
 from pipelines.submitting.cron import fields
 from pipelines.submitting.engine import Engine, Order, Schedule, of_model
-from pipelines.submitting.identity import Identity
-from pipelines.submitting.placing import places, sent
+from pipelines.submitting.placing import identified, places, sent
 from pipelines.submitting.work import read_work
 
 
@@ -40,14 +38,7 @@ def place(
     pipeline = of_model(pipeline, model)
     work = read_work(config.absolute().parent, dirty=dirty)
     found = places(pipeline, engine, workspace, upload=False, standing=True)
-    identity = Identity(
-        pipeline=pipeline.name,
-        commit=work.commit,
-        patch=work.patch_digest,
-        config=config_digest(pipeline),
-        image=engine.image,
-        sources={each.source: each.content for each in found},
-    )
+    identity = identified(pipeline, engine, work, found)
     if work.patch:  # it belongs to no run of ours, and every night's run is made with it
         kept = workspace.home / "schedules" / f"{identity.token}.patch"
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from lineage.workspace import Workspace
 from pipelines.graph import Pipeline
-from pipelines.runs import Run, config_digest
+from pipelines.runs import Run
 from pipelines.submitting import record
 from pipelines.submitting.engine import Engine, Execution, Order, of_model
 from pipelines.submitting.identity import Identity
-from pipelines.submitting.placing import Place, places, sent
+from pipelines.submitting.placing import Place, identified, places, sent
 from pipelines.submitting.record import Submission
 from pipelines.submitting.work import Work, read_work
 
@@ -53,15 +53,7 @@ def prepare(
     pipeline = of_model(pipeline, model)
     work = read_work(config.absolute().parent, dirty=dirty)
     found = places(pipeline, engine, workspace, upload=upload)
-    identity = Identity(
-        pipeline=pipeline.name,
-        commit=work.commit,
-        patch=work.patch_digest,
-        config=config_digest(pipeline),
-        image=engine.image,
-        sources={place.source: place.content for place in found},
-        request=request,
-    )
+    identity = identified(pipeline, engine, work, found, request)
     commit = f"{work.commit[:7] or 'nocommit'}{'-dirty' if work.patch else ''}"
     name = f"{model[:40]}-{commit}-{identity.token[:8]}"
     return Prepared(pipeline, name, identity, found, work)
