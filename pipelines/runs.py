@@ -18,14 +18,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lineage.digest import digest
 from lineage.errors import BadInput
 from lineage.files import read_json, write_json
 from lineage.workspace import Workspace
-from pipelines.graph import Pipeline
-from pipelines.show import as_data
+
+if TYPE_CHECKING:
+    from pipelines.graph import Pipeline
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 LINES = "steps.jsonl"
@@ -60,7 +61,7 @@ class StepState:
         return max(0.0, round(passed.total_seconds(), 3))  # clocks are set back
 
 
-def config_digest(pipeline: Pipeline) -> str:
+def config_digest(pipeline: "Pipeline") -> str:
     """The digest of the settings of all steps."""
     settings = {step.name: step.config.model_dump(mode="json") for step in pipeline.steps()}
     return digest("settings", settings)
@@ -97,8 +98,10 @@ class Run:
                 step.state = "skipped"
 
 
-def new_run(pipeline: Pipeline, config: str, overrides: Sequence[str]) -> Run:
+def new_run(pipeline: "Pipeline", config: str, overrides: Sequence[str]) -> Run:
     """A run of which no step has started."""
+    from pipelines.show import as_data  # records are read where nothing is installed, too
+
     started = datetime.now(UTC)
     return Run(
         id=f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}",
