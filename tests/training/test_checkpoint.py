@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import random
 import signal
 import sys
@@ -127,6 +128,7 @@ def _harm(path: Path, harm: str) -> None:
 def test_those_of_another_config_or_of_other_images_are_ignored_and_said(
     killed, config, train, validation, caplog
 ):
+    caplog.set_level(logging.WARNING)  # a command in this process may have raised it
     folder = killed[0] / "checkpoints"
     own = Checkpoints.of(folder, config, train, validation, 1)
     assert own.newest()
@@ -164,6 +166,7 @@ def test_a_finished_training_leaves_nothing_for_the_next(killed, config, train, 
 def test_a_place_that_cannot_be_written_costs_the_checkpoint_only(
     tiny, train, validation, tmp_path, caplog
 ):
+    caplog.set_level(logging.WARNING)  # a command in this process may have raised it
     (tmp_path / "file").touch()
     config = tiny(max_epochs=2)
     checkpoints = Checkpoints.of(tmp_path / "file" / "below", config, train, validation, 1)
