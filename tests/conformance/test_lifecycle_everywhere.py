@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     return made
 
 
-class Engine:
+class Engine(ABC):
     """One engine with its own registry and endpoint; `home` is the workspace of who starts runs."""
 
     def __init__(self, home: Path, registry: str = "", endpoint: str = "") -> None:
@@ -97,8 +98,9 @@ class Engine:
             }
             return self.execute(pipeline, sources, folder)
 
+    @abstractmethod
     def execute(self, pipeline: Pipeline, sources: Mapping[str, Path], folder: Path) -> Ended:
-        raise NotImplementedError
+        """Run it as this engine does."""
 
     @contextmanager
     def environment(self) -> Iterator[None]:

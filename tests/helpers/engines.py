@@ -158,7 +158,7 @@ def run_locally(pipeline: Pipeline, sources: Mapping[str, Path], home: Path) -> 
         local.run(pipeline, place, lambda source: sources[source.name])
     except BadInput:
         code = 2
-    except Exception:
+    except Exception:  # a step that breaks, which the command ends with 1 as well
         code = 1
     run = past_runs(place)[0]
     ended = Ended(exit_code=run.exit_code if code is None else code, reason=run.reason)

@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-import kfp_server_api as api  # type: ignore[import-untyped]
+import kfp_server_api as api
 import yaml
-from kfp_server_api.exceptions import ApiException  # type: ignore[import-untyped]
+from kfp_server_api.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from lineage.digest import digest

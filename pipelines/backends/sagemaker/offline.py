@@ -55,7 +55,7 @@ class _NoAccount:
     resource = client
 
 
-class _OfflineSession(PipelineSession):  # type: ignore[misc]
+class _OfflineSession(PipelineSession):  # type: ignore[misc]  # the SDK has no types
     """A session that is asked for nothing but names."""
 
     def default_bucket(self) -> str:
