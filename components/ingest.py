@@ -40,7 +40,7 @@ def ingest(config: IngestionConfig, scans: Input, labels: Input, snapshot: Outpu
         StepFailed: A written file leaks an identity, or no file could be used.
     """
     from imaging.labels import read_labels
-    from imaging.snapshot import keep_map, take_snapshot
+    from imaging.snapshots.snapshot import keep_map, take_snapshot
 
     key = workspace().secret(SECRET)
     label_of = read_labels(labels, config.labels)

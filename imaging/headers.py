@@ -13,8 +13,9 @@ from typing import Any
 
 from imaging import dicom, pixels
 from imaging.acquisition import acquisition, text
+from imaging.deidentification.burned_in import may_show_text
 from imaging.reasons import SetAside
-from imaging.snapshot import KEYS, MAX_FILE_BYTES, may_show_text
+from imaging.snapshots.examine import KEYS, MAX_FILE_BYTES
 
 MOST_FILES = 2000  # of more, a fair sample
 MOST_BYTES = 4 * 2**30  # read in all
@@ -31,7 +32,7 @@ class Seen:
         kind: A value of `KINDS`, or `OTHER`.
         reason: Why ingestion will set it aside, as far as its header shows.
         size: Rows and columns; zeros if not known.
-        keys: `imaging.snapshot.KEYS` of a DICOM header.
+        keys: `imaging.snapshots.snapshot.KEYS` of a DICOM header.
         unsure: Stored in colour, and not looked at closely enough to say whether it is grey.
     """
 

@@ -221,7 +221,8 @@ def _strata(rows: "pd.DataFrame", strata: Sequence[str]) -> list[dict[str, Any]]
     return [
         {
             "stratum": {
-                c: v if isinstance(v, str) else int(v) for c, v in zip(strata, values, strict=True)
+                c: v if isinstance(v, str) else int(str(v))
+                for c, v in zip(strata, values, strict=True)
             },
             "patients": {name: int((group["split"] == name).sum()) for name in SIDES},
         }

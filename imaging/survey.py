@@ -14,8 +14,8 @@ from imaging import columns, labels
 from imaging.columns import Column
 from imaging.config import Labels
 from imaging.headers import OTHER, Seen, look
+from imaging.incoming.folder import find_files
 from imaging.joining import Joined, find_tables, join
-from imaging.snapshot import find_files
 from lineage.errors import BadInput
 
 RARE = 8  # rows; a class with fewer is proposed last
@@ -287,7 +287,7 @@ def _looks_like_a_label(column: Column, values: Sequence[str]) -> bool:
 def _reasons(
     images: Sequence[Seen], key_of: Mapping[str, str], label_of: Mapping[str, labels.Label]
 ) -> dict[str, str]:
-    """Why an image will be set aside, by file; see imaging/snapshot.py, which decides."""
+    """Why an image will be set aside, by file; see imaging/snapshots/snapshot.py, which decides."""
     reasons = {s.file: s.reason for s in images if s.reason}
     whole = [s for s in images if not s.reason]
     for group in _groups(whole, lambda s: s.keys.get("SOPInstanceUID") or s.file):

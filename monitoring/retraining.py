@@ -73,7 +73,7 @@ def newly_labelled(
     Raises:
         BadInput: The table cannot be read, or its rows cannot be told from those already known.
     """
-    from imaging.deidentify import Pseudonyms
+    from imaging.deidentification.pseudonyms import Pseudonyms
     from imaging.labels import read_labels
 
     told = {k: row for k, row in read_labels(labels, config).items() if row.label is not None}

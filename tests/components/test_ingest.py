@@ -19,13 +19,15 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 
 from components.ingest import ingest
-from imaging import deidentify
-from imaging import snapshot as science
 from imaging.config import IngestionConfig
+from imaging.deidentification import deidentify
+from imaging.incoming.folder import find_files
 from imaging.labels import Label
 from imaging.manifest import read_manifest, schema
 from imaging.pixels import pixel_digest, read_pixels
 from imaging.reasons import REASONS
+from imaging.snapshots import examine
+from imaging.snapshots import snapshot as science
 from lineage.digest import file_digest, tree_digest
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
@@ -274,13 +276,13 @@ def test_no_folder_of_scans(home: Workspace, tmp_path: Path) -> None:
 def test_a_pipe_among_the_scans_keeps_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     setup = {"scans": str(tmp_path), "snapshot": str(tmp_path), "key": "00"}
-    assert science.examiner(setup)("pipe") == {"reason": "unreadable_file"}
-    assert science.examiner(setup)("gone") == {"reason": "unreadable_file"}
+    assert examine.examiner(setup)("pipe") == {"reason": "unreadable_file"}
+    assert examine.examiner(setup)("gone") == {"reason": "unreadable_file"}
 
 
 def in_this_process(_: str, setup: Any, items: list[str], **__: Any) -> list[Any]:
     """The workers' task without workers, to try it often, or with a rule broken."""
-    return [json.loads(json.dumps(result)) for result in map(science.examiner(setup), items)]
+    return [json.loads(json.dumps(result)) for result in map(examine.examiner(setup), items)]
 
 
 def test_a_leak_stops_the_step_and_is_named_but_not_quoted(
@@ -321,7 +323,7 @@ def test_counts_always_add_up(draws: list[tuple[str, str | None]]) -> None:
 
 
 def label_everything(scans: Path) -> dict[str, Label]:
-    return {file: Label(1, patient_id="P") for file in science.find_files(scans)}
+    return {file: Label(1, patient_id="P") for file in find_files(scans)}
 
 
 def test_all_of_pydicoms_own_files(tmp_path: Path) -> None:
@@ -370,7 +372,7 @@ def test_a_linked_folder_is_not_passed_over_without_a_word(tmp_path: Path) -> No
     (elsewhere / "a.dcm").write_bytes(scan(1))
     (scans / "more").symlink_to(elsewhere)
     with pytest.raises(BadInput, match="a folder in it is a link"):
-        science.find_files(scans)
+        find_files(scans)
 
 
 def test_a_closed_folder_is_not_passed_over_without_a_word(
@@ -386,7 +388,7 @@ def test_a_closed_folder_is_not_passed_over_without_a_word(
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(BadInput, match="cannot be opened") as caught:
-        science.find_files(tmp_path)
+        find_files(tmp_path)
     assert NAME not in str(caught.value)
 
 

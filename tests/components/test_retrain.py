@@ -4,7 +4,7 @@ import pytest
 from manifest_rows import manifest_row
 
 from components.retrain import retrain, still_requested
-from imaging.deidentify import Pseudonyms
+from imaging.deidentification.pseudonyms import Pseudonyms
 from imaging.manifest import write_manifest
 from monitoring.config import RetrainingConfig
 

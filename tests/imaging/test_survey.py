@@ -15,7 +15,7 @@ from imaging.config import IngestionConfig
 from imaging.labels import read_labels
 from imaging.oddities import oddities
 from imaging.phantom import SCANNERS, write_cohort
-from imaging.snapshot import take_snapshot
+from imaging.snapshots.snapshot import take_snapshot
 from imaging.survey import Survey, survey
 from lineage.errors import BadInput
 

@@ -21,7 +21,7 @@ def names(module: str) -> set[str]:
 
 def test_imports_inside_functions_count() -> None:
     assert "training/fit.py" in names("components.train")
-    assert "imaging/deidentify.py" in names("components.ingest")
+    assert "imaging/deidentification/deidentify.py" in names("components.ingest")
 
 
 def test_a_step_does_not_reach_what_it_never_imports() -> None:
@@ -30,8 +30,8 @@ def test_a_step_does_not_reach_what_it_never_imports() -> None:
 
 
 def test_a_table_counts_where_it_is_read() -> None:
-    assert "imaging/ps315_basic_profile.csv" in names("components.ingest")
-    assert "imaging/ps315_basic_profile.csv" not in names("components.split")
+    assert "imaging/deidentification/ps315_basic_profile.csv" in names("components.ingest")
+    assert "imaging/deidentification/ps315_basic_profile.csv" not in names("components.split")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

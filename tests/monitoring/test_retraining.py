@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from imaging.config import Labels
-from imaging.deidentify import Pseudonyms
+from imaging.deidentification.pseudonyms import Pseudonyms
 from lineage.errors import BadInput
 from lineage.files import write_json
 from monitoring.config import RetrainingConfig

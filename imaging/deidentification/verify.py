@@ -285,7 +285,7 @@ def _walk(dataset: "Dataset", unreadable: list[int] | None = None) -> Iterator[t
     """All elements at all levels that decode, without recursion.
 
     The tags of those that do not go into `unreadable`. In a source they do not matter, as
-    `imaging.deidentify` copies none of them either.
+    `imaging.deidentification.deidentify` copies none of them either.
     """
     waiting = [dataset]
     while waiting:

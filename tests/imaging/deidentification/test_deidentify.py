@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-from imaging import deidentify, dicom, profile, verify
-from imaging.deidentify import Pseudonyms
+from imaging import dicom
+from imaging.deidentification import deidentify, profile, verify
+from imaging.deidentification.pseudonyms import Pseudonyms
 from imaging.pixels import pixel_digest
 from imaging.reasons import SetAside
 

@@ -1,46 +1,35 @@
 """Scans in, a snapshot out: each file is read once, cleaned, written, checked, or set aside.
 
-`examiner` runs in worker processes and sees one file at a time; `take_snapshot` decides what needs
-to know them all: labels, duplicates, conflicts. Identities stay in memory.
+`imaging/snapshots/examine.py` runs in worker processes and sees one file at a time; `take_snapshot`
+decides what needs to know them all: labels, duplicates, conflicts. Identities stay in memory.
 """
 
 import csv
-import hashlib
 import io
 import logging
 import os
-import stat
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from imaging import deidentify, dicom, labels, pixels, profile, verify
-from imaging.acquisition import acquisition, text
+from imaging import labels
 from imaging.config import IngestionConfig
+from imaging.deidentification import deidentify, profile, verify
+from imaging.deidentification.pseudonyms import Pseudonyms
+from imaging.incoming.folder import find_files
 from imaging.manifest import write_manifest
-from imaging.reasons import SetAside
-from imaging.statistics import image_statistics
+from imaging.snapshots.examine import Facts
 from imaging.worker import map_isolated
-from lineage.digest import RECORD, keyed_digest, tree_digest
-from lineage.errors import BadInput, StepFailed
+from lineage.digest import keyed_digest, tree_digest
+from lineage.errors import StepFailed
 from lineage.files import write_json
 from lineage.progress import Report
 from lineage.workspace import workspace
 
-if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
-
 SET_ASIDE, COUNTS, DEIDENTIFICATION = "set_aside.parquet", "counts.json", "deidentification.json"
-MAX_FILE_BYTES = 512 * 2**20
-# Devices and captures whose pixels commonly show names, unless the header denies it.
-ANNOTATING = ("US", "SC", "XA", "OT", "DOC", "ES")
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
-
-Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -49,30 +38,6 @@ class Outcome:
 
     counts: dict[str, Any]
     set_aside: tuple[tuple[str, str], ...]
-
-
-def find_files(scans: Path) -> list[str]:
-    """All files under a folder as relative posix paths, sorted: no file system's order shows."""
-    if not scans.is_dir():
-        raise BadInput("scans: there is no such directory; name the folder that holds the images")
-
-    def closed(_: OSError) -> None:
-        raise BadInput(
-            "scans: a folder in it cannot be opened, so the scans in there would be missing without"
-            " a word; give yourself the right to read it"
-        )
-
-    found = []
-    for folder, below, names in os.walk(scans, onerror=closed):
-        # Followed, they could lead in circles, and the step's key would not see what is in there.
-        if linked := sum((Path(folder) / name).is_symlink() for name in below):
-            are = "a folder in it is a link" if linked == 1 else f"{linked} folders in it are links"
-            raise BadInput(
-                f"scans: {are}, whose scans would be missing without a word; name their place as "
-                "scans, or put the folders themselves there"
-            )
-        found += [(Path(folder) / name).relative_to(scans).as_posix() for name in names]
-    return sorted(file for file in found if file != RECORD)
 
 
 def take_snapshot(
@@ -98,7 +63,7 @@ def take_snapshot(
     """
     files = find_files(scans)
     results: list[Facts] = map_isolated(
-        "imaging.snapshot:examiner",
+        "imaging.snapshots.examine:examiner",
         {"scans": str(scans.absolute()), "snapshot": str(snapshot.absolute()), "key": key.hex()},
         files,
         timeout_s=config.file_timeout_s,
@@ -116,7 +81,7 @@ def take_snapshot(
     keyed = _join(config, files, results, label_of)
     _decide(results, keyed, label_of)
 
-    names = deidentify.Pseudonyms(key)
+    names = Pseudonyms(key)
     rows = [
         _row(r, label_of[k], names)
         for r, k in zip(results, keyed, strict=True)
@@ -175,149 +140,6 @@ def keep_map(outcome: Outcome, snapshot: Path, key: bytes) -> Path:
 def path_digest(file: str, key: bytes) -> str:
     """Name a file in public: folders and file names often hold the patient's."""
     return keyed_digest(key, "path", file.encode("utf-8", "backslashreplace").decode())
-
-
-def examiner(setup: dict[str, str]) -> Callable[[str], Facts]:
-    """The function that a worker runs on each file: JSON facts of it, or the reason against it."""
-    import pydicom
-
-    # What does not keep to the standard is judged here, value by value, not warned about.
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
-    scans, snapshot = Path(setup["scans"]), Path(setup["snapshot"])
-    names = deidentify.Pseudonyms(bytes.fromhex(setup["key"]))
-
-    def examine(file: str) -> Facts:
-        facts: Facts = {}
-        try:
-            data, media_type = _read(scans / file)
-            facts |= {"file_sha256": hashlib.sha256(data).hexdigest(), "file_bytes": len(data)}
-            inspect = _examine_dicom if media_type == pixels.DICOM else _examine_picture
-            inspect(data, facts, snapshot, names)
-        except SetAside as reason:
-            facts["reason"] = reason.reason
-        return facts
-
-    return examine
-
-
-def _read(path: Path) -> tuple[bytes, str]:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SetAside("unreadable_file")  # a pipe would keep us waiting for ever
-        with path.open("rb") as file:
-            kind = pixels.media_type(file.read(132))
-            if kind is None:
-                raise SetAside("not_an_image")
-            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                raise SetAside("too_large")
-            file.seek(0)
-            return file.read(), kind
-    except OSError:
-        raise SetAside("unreadable_file") from None
-
-
-def _examine_dicom(data: bytes, facts: Facts, snapshot: Path, names: deidentify.Pseudonyms) -> None:
-    source = dicom.parse(data)
-    facts["keys"] = {name: text(source, name) for name in KEYS}
-    stored = dicom.stored_pixels(source)
-    if not facts["keys"]["SOPInstanceUID"]:
-        raise SetAside("no_instance_uid")
-    if not facts["keys"]["PatientID"]:
-        raise SetAside("no_patient_id")
-    if may_show_text(source):
-        raise SetAside("burned_in_annotation")
-    seen = dicom.as_seen(source, stored)
-    pixel_sha256 = pixels.pixel_digest(seen)
-    before = verify.describe(source, pixel_sha256)
-    target = deidentify.deidentify(source, stored, names, verify.mention(before.identifiers))
-    written = deidentify.encode(target)
-    uid, patient = str(target.SOPInstanceUID), str(target.PatientID)
-    path = f"images/{hashlib.sha256(uid.encode()).hexdigest()[:2]}/{uid}.dcm"
-    method = deidentify.method()
-    _write_checked(
-        snapshot / path, written, facts, lambda draft: verify.verify(draft, before, patient, method)
-    )
-    facts["row"] = {
-        "instance_uid": uid,
-        "series_uid": text(target, "SeriesInstanceUID"),
-        "study_uid": text(target, "StudyInstanceUID"),
-        "patient_id": patient,
-        "path": path,
-        "source_format": "dicom",
-        "sha256": hashlib.sha256(written).hexdigest(),
-        "pixel_sha256": pixel_sha256,
-        "sex": text(target, "PatientSex"),
-        "age_years": deidentify.age_years(text(target, "PatientAge")),
-        "transfer_syntax": str(source.file_meta.TransferSyntaxUID),
-        "study_date": text(target, "StudyDate"),
-        "rows": seen.shape[0],
-        "columns": seen.shape[1],
-        **acquisition(target),
-        **image_statistics(seen),
-    }
-
-
-def _examine_picture(
-    data: bytes, facts: Facts, snapshot: Path, names: deidentify.Pseudonyms
-) -> None:
-    from PIL import Image
-
-    stored = pixels.stored_picture(data)
-    seen = pixels.scale_picture(stored)
-    buffer = io.BytesIO()
-    Image.fromarray(stored).save(
-        buffer, format="PNG", compress_level=1
-    )  # else it takes half the time
-    uid = keyed_digest(names.key, "image", facts["file_sha256"])[:32]
-    path = f"images/{uid[:2]}/{uid}.png"
-    pixel_sha256 = pixels.pixel_digest(seen)
-    _write_checked(
-        snapshot / path,
-        buffer.getvalue(),
-        facts,
-        lambda draft: verify.verify_picture(draft, pixel_sha256),
-    )
-    facts["row"] = {
-        "instance_uid": uid,
-        "path": path,
-        "source_format": "image",
-        "sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-        "pixel_sha256": pixel_sha256,
-        "rows": seen.shape[0],
-        "columns": seen.shape[1],
-        "bits_stored": 8 * stored.itemsize,
-        **image_statistics(seen),
-    }
-
-
-def _write_checked(
-    path: Path, data: bytes, facts: Facts, check: Callable[[Path], list[verify.Leak]]
-) -> None:
-    """Write beside the place, check, and only then move it there."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
-    except OSError as error:
-        facts["unwritable"] = error.strerror  # no fault of this file's: it must not cost the file
-        return
-    leaks = check(draft)
-    if leaks:
-        facts["leaks"] = [asdict(leak) for leak in leaks]
-        draft.unlink()
-    else:
-        draft.replace(path)
-
-
-def may_show_text(source: "Dataset") -> bool:
-    """Text in the pixels is declared, or is common on such a device and not ruled out."""
-    declared = text(source, "BurnedInAnnotation")
-    if declared is not None:
-        return declared.upper() != "NO"
-    sop_class = text(source, "SOPClassUID") or ""
-    captured = sop_class == SECONDARY_CAPTURE or sop_class.startswith(SECONDARY_CAPTURE + ".")
-    return text(source, "Modality") in ANNOTATING or captured
 
 
 def _refuse_leaks(results: Sequence[Facts]) -> None:
@@ -390,7 +212,7 @@ def _set_aside(results: Sequence[Facts], group: Sequence[int], reason: str) -> N
         results[i]["reason"] = reason
 
 
-def _row(result: Facts, label: labels.Label, names: deidentify.Pseudonyms) -> dict[str, Any]:
+def _row(result: Facts, label: labels.Label, names: Pseudonyms) -> dict[str, Any]:
     """A manifest row: the header's word first, the labels table's where the header is silent."""
     row = dict(result["row"])
     if not row.get("patient_id"):

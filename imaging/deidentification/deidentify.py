@@ -1,23 +1,23 @@
 """De-identification: a new data set is built from what may stay, at every level of nesting.
 
 Nothing is deleted from the source; what no rule lets through never reaches the copy. Codes, options
-and markers follow PS3.15 Annex E; see `imaging/profile.py` for the rules and `imaging/verify.py`
-for the check of what was written.
+and markers follow PS3.15 Annex E; see `profile.py` for the rules and `verify.py` for the check of
+what was written.
 """
 
 import re
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging import profile
+from imaging.deidentification import profile
+from imaging.deidentification.pseudonyms import Pseudonyms
+from imaging.deidentification.verify import NUMERIC, whole_number
 from imaging.reasons import SetAside
-from imaging.verify import NUMERIC, whole_number
-from lineage.digest import keyed_digest
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -35,41 +35,12 @@ _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 
 
 @dataclass(frozen=True)
-class Pseudonyms:
-    """Keyed names: the same in every file, process and run; nobody without the key can go back."""
-
-    key: bytes
-
-    def uid(self, uid: str) -> str:
-        """A UID under 2.25 (PS3.5 B.2) from 128 bits of HMAC; the standard's own stay."""
-        from pydicom._uid_dict import UID_dictionary
-
-        uid = uid.strip(" \0")
-        if not uid or uid in UID_dictionary:
-            return uid
-        return f"2.25.{int(keyed_digest(self.key, 'uid', uid)[:32], 16)}"
-
-    def patient(self, patient_id: str) -> str:
-        """16 hex digits for a patient's identifier."""
-        return keyed_digest(self.key, "patient", patient_id.strip(" \0"))[:16]
-
-    def shift(self, patient_id: str) -> timedelta:
-        """How far back all of a patient's dates move: between 100 and 110 years.
-
-        Further than a life is long, so that no moved date can equal another true one of the same
-        patient, and nobody takes a moved date for a true one.
-        """
-        draw = int(keyed_digest(self.key, "shift", patient_id.strip(" \0"))[:13], 16)
-        return timedelta(days=36525 + draw % 3653)
-
-
-@dataclass(frozen=True)
 class Cleaner:
     """Copies what may stay of one patient's data set.
 
     Attributes:
-        mention: From `imaging.verify.mention`: a text that would be kept and matches is emptied; a
-            code or number that matches holds the whole file back.
+        mention: From `verify.mention`: a text that would be kept and matches is emptied; a code or
+            number that matches holds the whole file back.
     """
 
     pseudonyms: Pseudonyms
@@ -168,7 +139,7 @@ def deidentify(
         source: With PatientID and SOPInstanceUID; left untouched.
         stored: Decoded pixels, integers (H, W), before rescaling.
         pseudonyms: Keyed names.
-        mention: From `imaging.verify.mention(identifiers)`.
+        mention: From `imaging.deidentification.verify.mention(identifiers)`.
 
     Raises:
         SetAside: incomplete_header or residual_identity.

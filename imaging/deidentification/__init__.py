@@ -1,0 +1,1 @@
+"""Identities stay outside: rules, cleaning, and the check of what was written."""

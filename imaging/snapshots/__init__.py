@@ -1,0 +1,1 @@
+"""De-identified data sets, and how they come about."""
