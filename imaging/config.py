@@ -4,6 +4,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from imaging.deidentification.policy import DeidentificationPolicy
+
 
 class Labels(BaseModel):
     """How the labels table is read; its columns may hold identities, so it stays in memory."""
@@ -20,12 +22,18 @@ class Labels(BaseModel):
     age_column: str | None = None
     scanner_column: str | None = None
     site_column: str | None = None
+    split_column: str | None = None  # a split that the data came with; checked, never used
+    known_since_column: str | None = None  # since when the label is known, as an ISO 8601 date
 
 
 class IngestionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: Labels
+    deidentification: DeidentificationPolicy = DeidentificationPolicy()
+    # A model is given one grey frame; what is kept otherwise is for other uses of the snapshot.
+    colour: Literal["set_aside", "grey", "keep"] = "set_aside"  # grey: ITU-R BT.601 luma
+    frames: Literal["set_aside", "keep"] = "set_aside"  # of multi-frame objects and volumes
     file_timeout_s: float = Field(default=20.0, gt=0)
     file_memory_gib: float = Field(default=2.0, gt=0)
 

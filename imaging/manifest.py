@@ -61,7 +61,26 @@ _COLUMNS = {
     "rows": ("int32", False),
     "columns": ("int32", False),
     "bits_stored": ("int16", False),
-    "pixel_spacing_mm": ("float32", True),
+    "pixel_spacing_mm": ("float32", True),  # between rows
+    "column_spacing_mm": ("float32", True),
+    "slice_spacing_mm": ("float32", True),
+    "frames": ("int32", False),
+    "samples": ("int8", False),  # per pixel: 1 grey, 3 red, green, blue
+    "laterality": ("string", True),
+    "patient_orientation": ("string", True),
+    "body_part": ("string", True),
+    "series_number": ("int32", True),
+    "acquisition_number": ("int32", True),
+    "instance_number": ("int32", True),
+    # Where in tenths an image stood in the source, and its patient among the patients' numbers.
+    "source_order_decile": ("int8", True),
+    "patient_order_decile": ("int8", True),
+    "source_split": ("string", True),  # as the labels table has it
+    "label_known_since": ("date32", True),
+    "perceptual_hash": ("string", True),
+    "mask_path": ("string", True),
+    "mask_sha256": ("string", True),
+    "mask_voxels": ("int64", True),  # that are not background
     **dict.fromkeys(STATISTICS, ("float32", False)),
 }
 

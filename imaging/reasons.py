@@ -7,6 +7,7 @@ REASONS = {
     "unreadable_header": "The header breaks DICOM's or the image format's encoding.",
     "incomplete_header": "The header lacks an attribute that every image must have.",
     "unreadable_file": "The file could not be opened or read.",
+    "executable_preamble": "The preamble is a program's or an archive's, not DICOM's.",
     "truncated": "The file ends before the data that its header announces.",
     "too_deep": "Sequences are nested deeper than we follow.",
     "too_large": "The file, once unpacked, needs more memory than one image may.",

@@ -100,6 +100,8 @@ def _examine_dicom(data: bytes, facts: Facts, snapshot: Path, names: Pseudonyms)
         "study_date": text(target, "StudyDate"),
         "rows": seen.shape[0],
         "columns": seen.shape[1],
+        "frames": 1,
+        "samples": 1,
         **acquisition(target),
         **image_statistics(seen),
     }
@@ -131,6 +133,8 @@ def _examine_picture(data: bytes, facts: Facts, snapshot: Path, names: Pseudonym
         "pixel_sha256": pixel_sha256,
         "rows": seen.shape[0],
         "columns": seen.shape[1],
+        "frames": 1,
+        "samples": 1,
         "bits_stored": 8 * stored.itemsize,
         **image_statistics(seen),
     }

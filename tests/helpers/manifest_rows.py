@@ -19,6 +19,8 @@ def manifest_row(number: int, **changes: Any) -> dict[str, Any]:
         "rows": 64,
         "columns": 64,
         "bits_stored": 8,
+        "frames": 1,
+        "samples": 1,
         **dict.fromkeys(STATISTICS, 0.3),
     }
     return row | changes
