@@ -34,6 +34,8 @@ class IngestionConfig(BaseModel):
     # A model is given one grey frame; what is kept otherwise is for other uses of the snapshot.
     colour: Literal["set_aside", "grey", "keep"] = "set_aside"  # grey: ITU-R BT.601 luma
     frames: Literal["set_aside", "keep"] = "set_aside"  # of multi-frame objects and volumes
+    # Snapshots of one name are versions of one data set; left out, it is the model's.
+    history: str = Field(default="images", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     file_timeout_s: float = Field(default=20.0, gt=0)
     file_memory_gib: float = Field(default=2.0, gt=0)
 

@@ -61,6 +61,15 @@ class LifecycleConfig(BaseModel):
                     values["training"] = {"classes": classes} | values["training"]
         return values
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_history(cls, values: Any) -> Any:
+        """What a model learns from has a history of its own, under the model's name."""
+        match values:
+            case {"ingestion": dict() as ingestion, "registration": {"name": str() as name}}:
+                values = {**values, "ingestion": {"history": name} | ingestion}
+        return values
+
     @model_validator(mode="after")
     def _same_classes(self) -> Self:
         """Else every label would be served as its opposite."""

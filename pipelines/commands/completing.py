@@ -63,6 +63,16 @@ def runs() -> Iterator[str]:
 
 
 @_offering
+def snapshots() -> Iterator[str]:
+    """The words for a snapshot, then each run."""
+    from lineage.workspace import workspace
+
+    yield from ("latest", "previous")
+    folders = workspace().runs.glob("*/ingest.snapshot")
+    yield from (path.parent.name for path in sorted(folders, reverse=True))
+
+
+@_offering
 def settings() -> Iterator[str]:
     """Each setting as SECTION.KEY=, then its values where only some are allowed."""
     from lineage.code import ROOT

@@ -26,6 +26,7 @@ from pipelines.tell import reason as told_reason
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name(PAGE)
+STYLE = Path(__file__).with_name("style.css")
 SIGNS = {**MARKS, "pass": "✓", "fail": "✗", "inconclusive": "?"}
 PARTS = {"config": "setting"}  # of a step's key, where they are called otherwise
 # The packages whose versions a reader asks for first; the lock file pins them all.
@@ -77,6 +78,7 @@ def page(run: Run, workspace: Workspace, *, links: bool = True) -> str:
             replace(run, config=Path(run.config).name, overrides=_overrides(run))
         ),
         seconds=_seconds(run),
+        style=STYLE.read_text(encoding="utf-8"),
         states={step.name: step for step in run.steps},
         nodes=run.graph.get("nodes") or [{"step": step.name} for step in run.steps],
         state_of=state_of,

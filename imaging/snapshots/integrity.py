@@ -1,0 +1,85 @@
+"""What a snapshot holds, in one number; and whether it still holds that.
+
+The root stands for the manifest's rows, and these name the files' bytes. It says nothing of how
+Parquet stores them, so that another version of its library leaves it as it is.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from imaging.manifest import MANIFEST
+from lineage.digest import file_digest
+from lineage.errors import BadInput
+from lineage.files import write_json
+from lineage.merkle import merkle_root
+from lineage.progress import Report
+
+ROOT = "merkle.json"
+ALGORITHM = "RFC 6962, SHA-256"
+
+
+def records(snapshot: Path) -> Iterator[bytes]:
+    """Each row of the manifest as canonical JSON, in its order."""
+    import pyarrow.parquet as pq
+
+    for batch in pq.ParquetFile(snapshot / MANIFEST).iter_batches(batch_size=10_000):
+        for row in batch.to_pylist():
+            yield json.dumps(row, sort_keys=True, separators=(",", ":"), default=_day).encode()
+
+
+def write_root(snapshot: Path) -> str:
+    """Write `merkle.json`: algorithm, number of records and root; return the root."""
+    import pyarrow.parquet as pq
+
+    root = merkle_root(records(snapshot))
+    count = pq.read_metadata(snapshot / MANIFEST).num_rows
+    write_json(snapshot / ROOT, {"algorithm": ALGORITHM, "records": count, "root": root})
+    return root
+
+
+def read_root(snapshot: Path) -> str | None:
+    """The root that the snapshot was given, or None if it is older than roots are."""
+    path = snapshot / ROOT
+    return str(json.loads(path.read_text())["root"]) if path.exists() else None
+
+
+def faults(snapshot: Path, report: Report | None = None) -> list[str]:
+    """Read every file again, and say what is not as the manifest and the root say; empty: nothing.
+
+    Raises:
+        BadInput: It has no root.
+    """
+    import pyarrow.parquet as pq
+
+    root = read_root(snapshot)
+    if root is None:
+        raise BadInput(f"{snapshot} has no {ROOT}: take the snapshot again, by running ingest")
+    found = [] if merkle_root(records(snapshot)) == root else [f"{MANIFEST}: not what {ROOT} names"]
+    columns = ["path", "sha256", "mask_path", "mask_sha256"]
+    rows = pq.read_table(snapshot / MANIFEST, columns=columns).to_pylist()
+    named = {row["path"]: row["sha256"] for row in rows}
+    named |= {row["mask_path"]: row["mask_sha256"] for row in rows if row["mask_path"]}
+    for done, (path, sha256) in enumerate(named.items(), start=1):
+        file = snapshot / path
+        if not file.is_file():
+            found.append(f"{path}: missing")
+        elif file_digest(file) != sha256:
+            found.append(f"{path}: changed")
+        if report:
+            report(done, len(named), "")
+    there = {
+        file.relative_to(snapshot).as_posix()
+        for folder in ("images", "masks")
+        for file in (snapshot / folder).rglob("*")
+        if not file.is_dir()
+    }
+    return found + [f"{path}: not in the manifest" for path in sorted(there - named.keys())]
+
+
+def _day(value: Any) -> str:
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"a manifest holds no {type(value).__name__}")
