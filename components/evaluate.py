@@ -42,17 +42,17 @@ def evaluate(
     Raises:
         BadInput: A test patient or picture was trained or tuned on, or the champion tells other
             classes apart.
-    Effect: one more line in the ledger of openings. It is no part of the outputs, which depend on
-        the inputs alone.
+    Effect: one more entry in the ledger of openings, with who and why. It is no part of the
+        outputs, which depend on the inputs alone.
     """
     from evaluation.curves import curves
     from evaluation.intervals import auroc_difference
-    from evaluation.ledger import record_opening
     from evaluation.metrics import measure
     from evaluation.predict import digest_of_test_set, load_champion, reference_rows, score_images
     from evaluation.subgroups import measure_subgroups
     from imaging.manifest import read_manifest
     from imaging.splits import read_splits, require_apart
+    from lineage.openings import record_opening
     from serving.predictor import Predictor
 
     candidate = Predictor.load(model)
@@ -62,7 +62,9 @@ def evaluate(
     require_apart(parts, manifest)
     test = parts[parts["split"] == "test"].sort_values("instance_uid")
     name = digest_of_test_set(test, manifest)
-    record_opening(name, candidate.digest, former.digest if former else None)
+    rival = f"against champion {former.digest[:12]}" if former else "there is no champion"
+    reason = f"to judge model {candidate.digest[:12]} before the gate, {rival}"
+    record_opening(name, candidate.digest, former.digest if former else None, reason)
 
     with progress("score test images") as report:
         scores = score_images(test["path"].tolist(), snapshot, predictors, report)

@@ -96,17 +96,20 @@ def _alone() -> Iterator[None]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
 
-    told, note = TextColumn("  {task.description}"), TextColumn("{task.fields[note]}")
-    columns = (told, BarColumn(), MofNCompleteColumn(), TimeLeft(), note)
+    told, pace = TextColumn("  {task.description}"), TextColumn("{task.fields[pace]}")
+    columns = (told, BarColumn(), MofNCompleteColumn(), pace)
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, note="")
+        task = bar.add_task("", total=None, pace="")
 
         def hear(work: Work) -> None:
-            total = work.total or None
+            _, *words = in_words(work)
             bar.update(
-                task, description=work.title, completed=work.done, total=total, note=work.note
+                task,
+                description=work.title,
+                completed=work.done,
+                total=work.total or None,
+                pace="  ".join(words),
             )
 
         with listening(hear):

@@ -31,12 +31,13 @@ def register(
     reference: Input,
     snapshot: Input,
     splits: Input,
+    validation: Input,
     version: Output,
 ) -> Registered:
     """Register the model, once per digest.
 
     Reads:
-        model, metrics, verdict, reference: Kept in the registry whole.
+        model, metrics, verdict, reference, validation: Kept in the registry whole.
         snapshot, splits: Named by digest, with counts and the proof of de-identification.
 
     Writes:
@@ -52,6 +53,7 @@ def register(
         reference=reference,
         snapshot=snapshot,
         splits=splits,
+        validation=validation,
     )
     facts = {
         "name": made.name,

@@ -1,6 +1,7 @@
 """Ask for a new model when drift, labels and the time since the last request call for one."""
 
 import json
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,7 @@ def still_requested(request: Path) -> bool:
 
 @component(
     secrets=("pseudonym.key",),
-    state=("requests/*.json",),
+    state=("requests/*.json", "secrets/crosswalk.sqlite"),
     receipt=still_requested,
     identities=True,
 )
@@ -47,7 +48,9 @@ def retrain(
     Writes: request/request.json. Effect: the same content as <workspace>/requests/<name>.json if
         a new model is asked for or only labels are lacking; whoever acts reads its `status`.
     """
+    from imaging.deidentification.pseudonyms import open_names
     from imaging.manifest import read_manifest
+    from imaging.snapshots.snapshot import crosswalk_path
 
     here = workspace()
     drift = json.loads((report / FACTS).read_text())
@@ -56,8 +59,9 @@ def retrain(
     content = earlier.get(name, {})
     if content.get("status") != REQUESTED:
         now = datetime.now(UTC)
-        manifest, key = read_manifest(snapshot), here.secret("pseudonym.key")
-        new, unit = newly_labelled(manifest, labels, config.labels, key)
+        key = here.secret("pseudonym.key")
+        with closing(open_names(config.deidentification, key, crosswalk_path())) as names:
+            new, unit = newly_labelled(read_manifest(snapshot), labels, config, names)
         decision = decide(drift["verdict"], new, unit, last_asked(earlier.values()), now, config)
         content = {
             "name": name,

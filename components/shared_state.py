@@ -169,6 +169,7 @@ class _Store:
     def _get(self, key: str, path: Path) -> tuple[str, str]:
         answer = self._s3.get_object(Bucket=self._bucket, Key=key)
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # some of it is nobody else's
         with path.open("wb") as file:
             for part in answer["Body"].iter_chunks(2**20):
                 file.write(part)

@@ -2,23 +2,44 @@
 
 import json
 from itertools import islice
+from typing import NamedTuple
 
 from components.contract import Input, Output, component
 from imaging.config import ValidationConfig
 from lineage.errors import StepFailed
 
 
-@component()
-def validate(config: ValidationConfig, snapshot: Input, accepted: Output, report: Output) -> None:
+class Validated(NamedTuple):
+    warnings: str  # how many, and the first; the report tells all
+
+
+def check_settings(config: ValidationConfig) -> None:
+    """Refuse misspelt rules, expectations, columns and fields before anything runs."""
+    from evaluation import shortcuts
+    from imaging import expectations
+
+    expectations.check_settings(config)
+    shortcuts.check_fields(config.shortcuts)
+
+
+@component(check=check_settings)
+def validate(
+    config: ValidationConfig, snapshot: Input, previous: Input, accepted: Output, report: Output
+) -> Validated:
     """Check manifest and image statistics; hands on names of images, never copies.
 
-    Reads: snapshot/manifest.parquet, snapshot/counts.json.
+    Reads: snapshot/manifest.parquet, snapshot/counts.json; previous/manifest.parquet, the data
+        that the champion was made from (empty: there is no champion yet).
     Writes: report/validation.html, report/validation.json, report/data_docs/, then
         accepted/accepted.parquet (column instance_uid).
 
     Raises:
-        StepFailed: An expectation is not met; the whole report is on disk by then.
+        BadInput: An expectation of one's own cannot be put to its column.
+        StepFailed: An expectation that stops is not met, or a shortcut is strong and policy says
+            stop; the whole report is on disk by then.
     """
+    from evaluation import shortcuts
+    from imaging import snapshot_drift
     from imaging.expectations import (
         ACCEPTED,
         DATA_DOCS,
@@ -27,14 +48,40 @@ def validate(config: ValidationConfig, snapshot: Input, accepted: Output, report
         flawless,
         write_report,
     )
-    from imaging.manifest import read_manifest
+    from imaging.manifest import MANIFEST, read_manifest
 
     manifest = read_manifest(snapshot)
+    before = read_manifest(previous) if (previous / MANIFEST).exists() else None
     counts = json.loads((snapshot / "counts.json").read_text())
-    outcomes = check(manifest, counts, config, report / DATA_DOCS)
-    write_report(outcomes, len(manifest), report)
-    if failed := failures(outcomes):
-        some = "; ".join(islice(failed, 5))
-        more = f"; and {len(failed) - 5} more" if len(failed) > 5 else ""
-        raise StepFailed(f"{len(failed)} of {len(outcomes)} expectations failed: {some}{more}")
+    outcomes = check(manifest, counts, config, report / DATA_DOCS, before)
+    found = shortcuts.audit(manifest, config.shortcuts)
+    strong = shortcuts.sentences(found, config.shortcuts)
+    stops = config.shortcuts.action == "stop"
+    changes = snapshot_drift.changes(before, manifest, config.drift)
+    write_report(
+        outcomes,
+        len(manifest),
+        report,
+        warnings=[] if stops else strong,
+        faults=strong if stops else [],
+        facts={
+            "shortcuts": shortcuts.as_dicts(found),
+            "changes": snapshot_drift.as_dicts(changes),
+        },
+        sections=[
+            shortcuts.section(found, config.shortcuts),
+            snapshot_drift.section(changes),
+        ],
+    )
+    faults = failures(outcomes) + (strong if stops else [])
+    if faults:
+        asked = len(outcomes) + bool(strong)
+        raise StepFailed(f"{len(faults)} of {asked} expectations failed: {_some(faults)}")
     flawless(manifest, outcomes).to_parquet(accepted / ACCEPTED, index=False)
+    warned = failures(outcomes, "warn") + strong
+    return Validated(f"{len(warned)}: {_some(warned)}" if warned else "none")
+
+
+def _some(sentences: list[str]) -> str:
+    more = f"; and {len(sentences) - 5} more" if len(sentences) > 5 else ""
+    return "; ".join(islice(sentences, 5)) + more

@@ -27,6 +27,7 @@ WORDS = {
         "malignant", "malignancy", "cancer", "tumor", "tumour", "lesion", "abnormal", "result", "y",
     },
 }  # fmt: skip
+DAY = re.compile(r"[12]\d{3}-\d\d-\d\d(T.*)?$")  # as `imaging.labels` reads them
 SEXES = {"f", "m", "o", "u", "female", "male", "other", "w", "woman", "man"}
 MISSING = {
     "", "na", "n/a", "nan", "null", "unknown", "uncertain", "indeterminate", "missing", "?",
@@ -49,8 +50,8 @@ class Column:
     Attributes:
         filled: Rows in which it says something.
         distinct: Different values, without empty ones and words such as "unknown".
-        role: patient, split, identity, sex, age, scanner, site, label (by its name), empty, or
-            "" for anything else, which may be a label too.
+        role: patient, split, identity, day, sex, age, scanner, site, label (by its name), empty,
+            or "" for anything else, which may be a label too.
     """
 
     name: str
@@ -125,6 +126,8 @@ def _role(name: str, known: Sequence[str]) -> str:
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
     words = set(re.findall(r"[a-z]+", spaced))
     distinct = {value.lower() for value in known}
+    if not words & WORDS["identity"] and all(map(DAY.match, known)):
+        return "day"
     many = len(distinct) > MOST_CLASSES
     fits = {
         "split": not many,

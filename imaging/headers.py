@@ -11,16 +11,24 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from imaging import dicom, pixels
+import numpy as np
+
+from imaging import decoding, dicom, pixels, volumes
 from imaging.acquisition import acquisition, text
-from imaging.deidentification.burned_in import may_show_text
+from imaging.deidentification import burned_in
+from imaging.deidentification.policy import TextInPixels
 from imaging.reasons import SetAside
 from imaging.snapshots.examine import KEYS, MAX_FILE_BYTES
 
 MOST_FILES = 2000  # of more, a fair sample
 MOST_BYTES = 4 * 2**30  # read in all
 MOST_DECODED = 2**26  # pixels of pictures stored in colour, decoded to see whether they are grey
-KINDS = {pixels.DICOM: "DICOM", pixels.PNG: "PNG", pixels.JPEG: "JPEG"}
+KINDS = {
+    pixels.DICOM: "DICOM",
+    pixels.PNG: "PNG",
+    pixels.JPEG: "JPEG",
+    volumes.NIFTI: "NIfTI",
+}
 OTHER = "other"
 
 
@@ -77,7 +85,7 @@ def _look(path: Path, file: str, decodable: int) -> tuple[Seen, int, int]:
         if not stat.S_ISREG(path.stat().st_mode):
             return Seen(file, OTHER, "unreadable_file"), 0, 0
         with path.open("rb") as stream:
-            head = stream.read(132)
+            head = stream.read(volumes.HEAD_BYTES)
             media_type = pixels.media_type(head)
             if media_type is None:
                 return Seen(file, OTHER, "not_an_image"), len(head), 0
@@ -92,6 +100,8 @@ def _look(path: Path, file: str, decodable: int) -> tuple[Seen, int, int]:
     try:
         if media_type == pixels.DICOM:
             _header(data, facts)
+        elif media_type == volumes.NIFTI:
+            _volume(data, facts)
         else:
             decoded = _picture(data, facts, decodable)
     except SetAside as error:
@@ -110,18 +120,26 @@ def _header(data: bytes, facts: dict[str, Any]) -> None:
     facts["scanner"] = made["scanner"]
     photometric = made["photometric_interpretation"]
     facts["inverted"] = photometric == dicom.GREY[0]
-    frames, samples = _number(dataset, "NumberOfFrames", 1), _number(dataset, "SamplesPerPixel", 1)
     facts["size"] = (_number(dataset, "Rows", 0), _number(dataset, "Columns", 0))
+    with decoding.honest_header():
+        declared = decoding.layout(dataset)
     for reason, holds in (
-        ("no_pixel_data", "PixelData" not in dataset),
-        ("colour", samples != 1 or photometric not in dicom.GREY),
-        ("multi_frame", frames > 1),
+        ("multi_frame", declared.frames > 1),
+        ("colour", declared.photometric not in dicom.GREY),
         ("no_instance_uid", not facts["keys"]["SOPInstanceUID"]),
         ("no_patient_id", not facts["keys"]["PatientID"]),
-        ("burned_in_annotation", may_show_text(dataset)),
     ):
         if holds:
             raise SetAside(reason)
+    unread = np.broadcast_to(np.uint8(0), facts["size"])  # without a detector none is looked at
+    burned_in.text_regions(dataset, unread, TextInPixels())
+
+
+def _volume(data: bytes, facts: dict[str, Any]) -> None:
+    frames, *size = volumes.declared_shape(data)
+    facts["size"] = tuple(size)
+    if frames > 1:
+        raise SetAside("multi_frame")
 
 
 def _number(dataset: Any, keyword: str, default: int) -> int:

@@ -5,8 +5,9 @@ import difflib
 import io
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path, PurePosixPath
 
 from imaging.config import Labels
@@ -18,8 +19,34 @@ MOST_CLASSES_NAMED = 20  # a column with more values may hold identities; none i
 
 
 @dataclass(frozen=True)
+class Mask:
+    """A mask in the snapshot, cleaned and named by its content; see imaging/masks.py.
+
+    Attributes:
+        path: Below the snapshot.
+        voxels: That are not background.
+        shape: Frames, rows, columns.
+        geometry: Where it lies, for `imaging.volumes.same_grid`, if it says so.
+        by_frame: Marks frames by their number; frames behind the last one hold no mark.
+    """
+
+    path: str
+    sha256: str
+    voxels: int
+    shape: tuple[int, int, int]
+    geometry: tuple[float, ...] | None = None
+    by_frame: bool = False
+
+
+@dataclass(frozen=True)
 class Label:
-    """What the table says of one key. `label` is None for neither class."""
+    """What the table, or the mask, says of one key. `label` is None for neither class.
+
+    Attributes:
+        reason: Why an image with this label is set aside; a key of `imaging.reasons.REASONS`.
+        source_split: The split that the data came with.
+        known_since: When the label became known.
+    """
 
     label: int | None
     conflict: bool = False
@@ -28,23 +55,54 @@ class Label:
     age_years: float | None = None
     scanner: str | None = None
     site: str | None = None
+    source_split: str | None = None
+    known_since: date | None = None
+    mask: Mask | None = None
+    reason: str | None = None
 
 
 def read_labels(path: Path, config: Labels) -> dict[str, Label]:
     """Read a CSV or Parquet table (or the only one in a directory) into a label per key.
 
     A key that occurs twice with different labels or patients is a conflict; other columns are
-    taken from its first row. A row whose label is empty says nothing, and is left out.
+    taken from its first row. A row whose label is empty says nothing, and is left out. Where no
+    column is the label, as beside masks, every row counts and has none.
+
+    FHIR resources are made such a table first; see imaging/fhir.py.
 
     Raises:
-        BadInput: No such table, or it lacks a column or a class that the config names.
+        BadInput: No such table, or it lacks a column or a class that the config names, or a day is
+            not written as one.
     """
-    table = read_table(_the_table(path))
-    wanted = {"key_column": config.key_column, "column": config.column} | {
-        name: value
-        for name in ("patient_column", "sex_column", "age_column", "scanner_column", "site_column")
-        if (value := getattr(config, name)) is not None
-    }
+    if config.fhir:
+        from imaging import fhir
+
+        table = fhir.read_table(path, config.fhir, config.key)
+        wanted = {"column": fhir.VALUE} | {
+            f"{name}_column": name for name in ("key", "patient", "known_since")
+        }
+    else:
+        table, wanted = read_table(_the_table(path)), config.columns
+        _require_columns(table, wanted)
+    if "column" in wanted:
+        _require_classes(table[wanted["column"]], config)
+    days = _days(table, wanted.get("known_since_column"))
+
+    labels: dict[str, Label] = {}
+    for number, key in enumerate(table[wanted["key_column"]]):
+        key = key.strip()
+        row = {name: table[column][number].strip() for name, column in wanted.items()}
+        if "column" in row and not row["column"]:
+            continue
+        label = _label(row, config.classes, days[number] if days else None)
+        known = labels.setdefault(key, label)
+        if (known.label, known.patient_id) != (label.label, label.patient_id):
+            labels[key] = Label(label=None, conflict=True)
+    labels.pop("", None)
+    return labels
+
+
+def _require_columns(table: Mapping[str, Sequence[str]], wanted: Mapping[str, str]) -> None:
     # Without a header the "columns" are a patient's row: name them only once one is what we expect.
     told = list(table) if set(wanted.values()) & table.keys() else []
     for setting, column in wanted.items():
@@ -63,29 +121,43 @@ def read_labels(path: Path, config: Labels) -> dict[str, Label]:
                 f"ingestion.labels.{setting}: the labels table has two columns {column!r}; "
                 "rename the one that is not meant"
             )
-    given = {value.strip() for value in table[config.column]}
+
+
+def _require_classes(values: Sequence[str], config: Labels) -> None:
+    given = {value.strip() for value in values}
     # The same of a wrong column, which may hold the patients' names.
     told = sorted(given) if given & set(config.classes) else []
+    where = f"column {config.column!r} never says" if config.column else "no resource means"
     for name in config.classes:
         if name not in given:
             near = {v for v in given if v.lower() == name.lower()} | set(told)
             raise BadInput(
-                f"ingestion.labels.classes: column {config.column!r} never says {name!r}"
+                f"ingestion.labels.classes: {where} {name!r}"
                 f"{nearest(name, near, told) if len(given) <= MOST_CLASSES_NAMED else ''}"
             )
 
-    labels: dict[str, Label] = {}
-    for number, key in enumerate(table[config.key_column]):
-        key = key.strip()
-        row = {name: table[column][number].strip() for name, column in wanted.items()}
-        if not row["column"]:
-            continue
-        label = _label(row, config.classes)
-        known = labels.setdefault(key, label)
-        if (known.label, known.patient_id) != (label.label, label.patient_id):
-            labels[key] = Label(label=None, conflict=True)
-    labels.pop("", None)
-    return labels
+
+def _days(table: Mapping[str, Sequence[str]], column: str | None) -> list[date | None] | None:
+    """The days in a column, as it has them: a time zone moves none.
+
+    Raises:
+        BadInput: Some are written otherwise than in ISO 8601.
+    """
+    if column is None:
+        return None
+    days: list[date | None] = []
+    bad: list[int] = []
+    for number, value in enumerate(table[column], start=1):
+        try:
+            days.append(datetime.fromisoformat(value.strip()).date() if value.strip() else None)
+        except ValueError:
+            bad.append(number)
+    if bad:
+        raise BadInput(
+            f"ingestion.labels.known_since_column: {len(bad)} of {len(table[column])} rows of "
+            f"{column!r} are no day in ISO 8601, such as 2026-05-31; the first is row {bad[0]}"
+        )
+    return days
 
 
 def match_files(files: Iterable[str], keys: Iterable[str]) -> dict[str, str]:
@@ -223,7 +295,7 @@ def _separator(text: str) -> str:
     return max(SEPARATORS, key=parts)
 
 
-def _label(row: dict[str, str], classes: tuple[str, str]) -> Label:
+def _label(row: dict[str, str], classes: tuple[str, str], known_since: date | None) -> Label:
     def filled(name: str) -> str | None:
         return row.get(name) or None
 
@@ -232,12 +304,14 @@ def _label(row: dict[str, str], classes: tuple[str, str]) -> Label:
     except ValueError:
         age = float("nan")
     return Label(
-        label=classes.index(row["column"]) if row["column"] in classes else None,
+        label=classes.index(row["column"]) if row.get("column") in classes else None,
         patient_id=filled("patient_column"),
         sex=filled("sex_column"),
         age_years=age if 0 <= age < 200 else None,
         scanner=filled("scanner_column"),
         site=filled("site_column"),
+        source_split=filled("split_column"),
+        known_since=known_since,
     )
 
 

@@ -1,5 +1,7 @@
 """The manifest: one typed row per instance, the only thing that later steps read to find images."""
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST = "manifest.parquet"
+_BATCH = 5000  # rows
 
 # How an image looks, in numbers; see imaging/statistics.py.
 STATISTICS = (
@@ -101,15 +104,26 @@ def write_manifest(rows: list[dict[str, Any]], snapshot: Path) -> None:
         pyarrow.ArrowInvalid, ArrowTypeError: A value does not fit its column.
         ValueError: A column that must be filled holds an empty value.
     """
+    write_sorted(sorted(rows, key=lambda row: str(row["instance_uid"])), snapshot)
+
+
+def write_sorted(rows: Iterable[dict[str, Any]], snapshot: Path) -> None:
+    """The same of rows that come in order, and need not all be in memory."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    ordered = sorted(rows, key=lambda row: str(row["instance_uid"]))
-    table = pa.Table.from_pylist(ordered, schema=schema())
-    for field in table.schema:
-        if not field.nullable and table.column(field.name).null_count:
-            raise ValueError(f"manifest column {field.name} has empty values")
-    pq.write_table(table, snapshot / MANIFEST, compression="zstd")
+    waiting, last = iter(rows), ""
+    with pq.ParquetWriter(snapshot / MANIFEST, schema(), compression="zstd") as writer:
+        while batch := list(islice(waiting, _BATCH)):
+            order = [last, *(str(row["instance_uid"]) for row in batch)]
+            if order != sorted(order):
+                raise ValueError("manifest rows are not in the order of their instances")
+            last = order[-1]
+            table = pa.Table.from_pylist(batch, schema=schema())
+            for field in table.schema:
+                if not field.nullable and table.column(field.name).null_count:
+                    raise ValueError(f"manifest column {field.name} has empty values")
+            writer.write_table(table)
 
 
 def read_manifest(snapshot: Path) -> "pd.DataFrame":

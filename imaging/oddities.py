@@ -90,7 +90,15 @@ def _of_the_table(s: Survey) -> Iterator[str]:
         if column.role == "empty":
             yield f"column {name} is empty"
         elif column.role == "split":
-            yield f"column {name} is not used: images are parted by patient, by a secret draw"
+            yield (
+                f"column {name} parts the images already; they are parted anew, by patient and a "
+                f"secret draw. Named as `split_column`, it is checked for patients on two sides"
+            )
+        elif column.role == "day":
+            yield (
+                f"column {name} holds days and is not used; if they say since when the label is "
+                "known, name it as `known_since_column`"
+            )
         elif column.role == "identity":
             yield f"column {name} may hold identities; it is not used, nor copied anywhere"
         elif column.distinct == 1 and column.name not in used:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging import dicom
+from imaging import dicom, volumes
 from imaging.reasons import SetAside
 from lineage.errors import BadInput
 
@@ -17,11 +17,13 @@ DICOM, PNG, JPEG = "application/dicom", "image/png", "image/jpeg"
 
 
 def media_type(data: bytes) -> str | None:
-    """Tell DICOM, PNG and JPEG by their content; file names are not to be trusted."""
+    """Tell DICOM, PNG, JPEG and NIfTI by the first 512 bytes; file names are not to be trusted."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return PNG
     if data.startswith(b"\xff\xd8\xff"):
         return JPEG
+    if volumes.looks_like_nifti(data):
+        return volumes.NIFTI
     return DICOM if dicom.looks_like_dicom(data) else None
 
 
@@ -35,7 +37,7 @@ def read_pixels(path: Path) -> NDArray[np.float32]:
 
 
 def decode(data: bytes, media_type: str) -> NDArray[np.float32]:
-    """Decode one image.
+    """Decode one image of one grey frame, as training and serving want them.
 
     Args:
         data: The file's bytes.
@@ -51,7 +53,7 @@ def decode(data: bytes, media_type: str) -> NDArray[np.float32]:
     """
     if media_type == DICOM:
         dataset = dicom.parse(data)
-        return dicom.as_seen(dataset, dicom.stored_pixels(dataset))
+        return dicom.as_seen(dataset, dicom.one_grey_frame(dataset))
     if media_type in (PNG, JPEG):
         return scale_picture(stored_picture(data))
     raise BadInput(f"images come as {DICOM}, {PNG} or {JPEG}, not as another media type")
@@ -63,14 +65,19 @@ def pixel_digest(pixels: NDArray[np.float32]) -> str:
 
 
 def scale_picture(stored: NDArray[Any]) -> NDArray[np.float32]:
-    """uint8 or uint16 (H, W) to float32 in 0..1."""
+    """uint8 or uint16 to float32 in 0..1, in the same shape."""
     return stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max)
 
 
-def stored_picture(data: bytes) -> NDArray[Any]:
+def stored_picture(data: bytes, colour: bool = False) -> NDArray[Any]:
     """Decode a PNG or JPEG to its grey values, uint8 or uint16 (H, W).
 
-    A colour picture whose three channels are equal is grey; so is an opaque alpha channel.
+    A colour picture whose three channels are equal is grey; an opaque alpha channel is nothing.
+
+    Args:
+        data: The file's bytes.
+        colour: Answer uint8 (H, W, 3), RGB, where there is colour. What is transparent is refused
+            all the same: nothing says what lies behind it.
 
     Raises:
         SetAside: too_large, multi_frame, colour, truncated, unreadable_header, undecodable_pixels.
@@ -105,6 +112,7 @@ def stored_picture(data: bytes) -> NDArray[Any]:
         return np.asarray(image.convert("L"))
     channels = np.asarray(image.convert("RGBA"))
     grey = channels[..., 0]
-    if (channels[..., 1:3] != grey[..., None]).any() or (channels[..., 3] != 255).any():
+    coloured = (channels[..., 1:3] != grey[..., None]).any()
+    if (coloured and not colour) or (channels[..., 3] != 255).any():
         raise SetAside("colour")
-    return np.ascontiguousarray(grey)
+    return np.ascontiguousarray(channels[..., :3] if coloured else grey)

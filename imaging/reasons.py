@@ -14,7 +14,7 @@ REASONS = {
     "too_slow": "Reading took longer than the time that one file may take.",
     "decoder_aborted": "A decoder ended the process that ran it.",
     "no_pixel_data": "The object holds no pixel data (a report, a plan, a directory).",
-    "float_pixels": "Floating-point pixels declare no range to scale by.",
+    "float_pixels": "Floating-point pixels, or a volume's 32-bit ones, declare no range.",
     "multi_frame": "There is more than one frame.",
     "colour": "The picture has colour or transparency: not one channel of grey.",
     "unsupported_transfer_syntax": "No decoder at hand reads this compression.",
@@ -31,6 +31,10 @@ REASONS = {
     "other_class": "The labels table gives it a class that is neither of the two.",
     "unexpected_error": "Our own code stumbled over it; the log says where.",
     "label_conflict": "The labels table gives it two different labels.",
+    "four_dimensional": "The volume has a fourth dimension, such as time or channels.",
+    "mask_unreadable": "Its mask is no map of whole numbers that can be read.",
+    "mask_mismatch": "Its mask lies on another grid: other rows, columns, frames or positions.",
+    "overlapping_segments": "Segments overlap in its mask; name which ones to take.",
 }
 
 

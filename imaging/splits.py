@@ -7,6 +7,11 @@ by the same independent draw: balanced in expectation, not by counting, and the 
 `splits.json` show what the draw gave. (Balancing by counting would be tighter on small sets,
 but then a place would hang on who arrived first.)
 
+Time or site may decide instead who is examined. By time, a patient goes where the first of its
+images lies; by site, whoever was ever at a held-out site is examined. In both, an image that lies
+on another side than its patient is set aside: nothing after the cut is learned from, and nothing
+but the held-out sites is examined. The others are drawn for training and tuning as above.
+
 One thing can still move people: other fractions, or another key. A patient once tested on must
 never be trained on, so the first assignment handed out is kept in a ledger and wins from then
 on. The ledger only grows and holds every assignment ever handed out; a reused result is
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 
 SPLITS = "splits.parquet"
 COUNTS = "splits.json"
+FULL_DATES = "113106"  # of CID 7050: longitudinal temporal information with full dates
 # From 0 upwards. A test split that grows takes from validation before it takes from training.
 SIDES = ("test", "validation", "train")
 COLUMNS = ("instance_uid", "patient_id", "split", "label", "path", "sex", "age_band", "scanner")
@@ -48,10 +54,35 @@ def side(place: float, fractions: Mapping[str, float]) -> str:
     """The side whose stretch of [0, 1) holds the place."""
     edge = 0.0
     for name in SIDES:
-        edge += fractions[name]
+        edge += fractions.get(name, 0.0)
         if place < edge:
             return name
     return SIDES[-1]  # the fractions' sum may fall short of 1 by a rounding error
+
+
+def _shared_out(fractions: dict[str, float]) -> dict[str, float]:
+    """Fractions of some of the sides, made to sum to 1; of all of them, as they are."""
+    total = 1.0 if len(fractions) == len(SIDES) else sum(fractions.values())
+    return {name: fraction / total for name, fraction in fractions.items()}
+
+
+def require_true_dates(deidentification: Mapping[str, Any], config: SplittingConfig) -> None:
+    """Refuse to order patients by dates that were moved, each patient's by another number of days.
+
+    Args:
+        deidentification: deidentification.json of the snapshot.
+        config: How it is to be parted.
+
+    Raises:
+        BadInput: With the ways out.
+    """
+    by_studies = config.by == "time" and config.time_column == "study_date"
+    if by_studies and FULL_DATES not in deidentification.get("options", {}):
+        raise BadInput(
+            "splitting.time_column: study dates were moved or removed by de-identification, so "
+            "they order nothing across patients: take label_known_since, or set "
+            "ingestion.deidentification.dates to full where that is allowed"
+        )
 
 
 class Ledger:
@@ -108,12 +139,18 @@ def part(
 
     Returns:
         The rows of `splits.parquet` (columns `COLUMNS`, sorted by `instance_uid`) and the content
-        of `splits.json`. Images whose pixels lie on several sides are left out: copies under two
-        names are one person, or a mistake, and nobody can say which name is right.
+        of `splits.json`. Images whose pixels, or nearly the same ones, lie on several sides are
+        left out: copies under two names are one person, or a mistake, and nobody can say which
+        name is right. So are images that lie on another side than their patient, or on none.
 
     Raises:
-        BadInput: An accepted instance is not in the manifest, or a stratum is no column of it.
+        BadInput: An accepted instance is not in the manifest, a stratum is no column of it, or
+            nothing comes from a held-out site.
     """
+    import numpy as np
+
+    from imaging.near_duplicates import near_others
+
     rows = manifest[manifest["instance_uid"].isin(accepted["instance_uid"])]
     if len(rows) != len(accepted):
         raise BadInput(
@@ -127,22 +164,90 @@ def part(
 
     fractions = config.fractions.model_dump()
     patients = sorted(rows["patient_id"].unique())
-    drawn = {p: side(position(key, p), fractions) for p in patients}
+    allowed = _allowed(rows, config)
+    among = _of_patients(rows, allowed, config)
+    drawn = {
+        p: side(position(key, p), _shared_out({s: fractions[s] for s in among[p]}))
+        for p in patients
+    }
     sides = {p: earlier.get(p, drawn[p]) for p in patients}
     rows["split"] = rows["patient_id"].map(sides)
-    shared = rows.groupby("pixel_sha256")["split"].transform("nunique") > 1
-    kept = rows[~shared].reset_index(drop=True)
+    placed = np.array([s in a for s, a in zip(rows["split"], allowed, strict=True)], dtype=bool)
+    nowhere = np.array([not a for a in allowed], dtype=bool)
+    there = rows[placed]
+    shared = there.groupby("pixel_sha256")["split"].transform("nunique") > 1
+    hashes = there["perceptual_hash"] if "perceptual_hash" in there else [None] * len(there)
+    near = near_others(list(hashes), there["split"].to_numpy(), config.near_duplicate_bits)
+    kept = there[~shared & ~near].reset_index(drop=True)
+    set_aside = {
+        "same_pixels_on_several_sides": there["instance_uid"][shared],
+        "near_duplicates_on_several_sides": there["instance_uid"][near & ~shared],
+    }
+    if config.by != "patient":
+        set_aside |= {
+            "not_on_its_patients_side": rows["instance_uid"][~placed & ~nowhere],
+            f"no_{config.time_column if config.by == 'time' else 'site'}": rows["instance_uid"][
+                nowhere
+            ],
+        }
 
     counts = {
+        "by": config.by,
         "fractions": fractions,
         "sides": {name: _counts(kept[kept["split"] == name]) for name in SIDES},
         "strata": _strata(kept, config.strata),
         # Only those whom the ledger holds back: a count of all that it knew would differ
         # between a first run and its repetition, and every later step would run again.
         "patients_kept_by_ledger": sum(sides[p] != drawn[p] for p in patients),
-        "set_aside": {"same_pixels_on_several_sides": rows["instance_uid"][shared].tolist()},
+        "set_aside": {reason: uids.tolist() for reason, uids in set_aside.items()},
     }
     return kept[list(COLUMNS)], counts
+
+
+def _allowed(rows: "pd.DataFrame", config: SplittingConfig) -> list[tuple[str, ...]]:
+    """The sides on which each image may lie, whoever's it is; none where nothing says."""
+    test, validation, train = SIDES
+    if config.by == "site":
+        sites = sorted(rows["site"].dropna().unique())
+        if unknown := sorted(set(config.held_out_sites) - set(sites)):
+            raise BadInput(
+                f"splitting.held_out_sites: no image comes from {unknown}; there are {sites}"
+            )
+        held_out = rows["site"].isin(config.held_out_sites)
+        return [
+            () if not known else (test,) if out else (validation, train)
+            for known, out in zip(rows["site"].notna(), held_out, strict=True)
+        ]
+    if config.by == "time":
+        return [_at_that_time(day, config) for day in rows[config.time_column]]
+    return [SIDES] * len(rows)
+
+
+def _at_that_time(day: Any, config: SplittingConfig) -> tuple[str, ...]:
+    test, validation, train = SIDES
+    assert config.test_from is not None
+    if day is None or day != day:
+        return ()
+    if day >= config.test_from:
+        return (test,)
+    if config.validation_from is None:
+        return (validation, train)
+    return (validation,) if day >= config.validation_from else (train,)
+
+
+def _of_patients(
+    rows: "pd.DataFrame", allowed: Sequence[tuple[str, ...]], config: SplittingConfig
+) -> dict[str, tuple[str, ...]]:
+    """The sides among which each patient is drawn: of the first image, or of a held-out site."""
+    seen: dict[str, list[tuple[str, ...]]] = {}
+    for patient, sides in zip(rows["patient_id"], allowed, strict=True):
+        seen.setdefault(patient, []).extend([sides] if sides else [])
+    # `SIDES` counts from the latest to the first.
+    choose = min if config.by == "site" else max
+    return {
+        p: choose(found, key=lambda sides: SIDES.index(sides[0])) if found else SIDES
+        for p, found in seen.items()
+    }
 
 
 def require_usable(counts: Mapping[str, Any], minimum_patients: int) -> None:

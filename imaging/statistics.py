@@ -5,38 +5,58 @@ from numpy.typing import NDArray
 
 BORDER_SHARE = 0.05
 HISTOGRAM_BINS = 256
+PERCENTS = (1, 50, 99)
+FINE_BINS = (
+    2**16
+)  # that percentiles of many frames are read off, so that none is sorted with others
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue: ITU-R BT.601
 
 
 def image_statistics(pixels: NDArray[np.float32]) -> dict[str, float]:
     """Measure an image; the names are `imaging.manifest.STATISTICS`.
 
     Args:
-        pixels: float32 (H, W) in 0..1, as `imaging.pixels.read_pixels` gives them.
+        pixels: float32 (H, W) in 0..1, as `imaging.pixels.read_pixels` gives them, or frames
+            (F, H, W); with a last axis of 3, red, green and blue, which are measured as luma.
 
     Returns:
         Intensities in 0..1. `noise_sigma` is the spread of white noise (Immerkaer, "Fast noise
         variance estimation", CVIU 64, 1996), `sharpness` the variance of the Laplacian,
         `entropy_bits` the Shannon entropy of a 256-bin histogram over 0..1, `border_mean` the mean
         of the outermost 5 % on each side. Sides under 3 pixels have no neighbourhood: noise and
-        sharpness are 0 there.
+        sharpness are 0 there. Of several frames, noise and sharpness are means over frames, all
+        else is of their pixels taken together.
 
     Raises:
-        ValueError: Not a non-empty two-dimensional array.
+        ValueError: Not a non-empty array of one of these shapes.
     """
-    if pixels.ndim != 2 or not pixels.size:
-        raise ValueError(f"statistics want an image of shape (H, W), not {pixels.shape}")
-    p01, p50, p99 = np.percentile(pixels, (1, 50, 99))
-    noise, sharpness = _neighbourhood(pixels)
+    colour = pixels.ndim > 2 and pixels.shape[-1] == 3
+    frames = pixels if pixels.ndim == 3 + colour else pixels[np.newaxis]
+    if frames.ndim != 3 + colour or not frames.size:
+        raise ValueError(
+            "statistics want an image of shape (H, W), (F, H, W), (H, W, 3) or (F, H, W, 3),"
+            f" not {pixels.shape}"
+        )
+    bins = HISTOGRAM_BINS if len(frames) == 1 else FINE_BINS
+    counts = np.zeros(bins, np.int64)
+    of_each = []
+    for frame in frames:
+        grey = frame @ LUMA if colour else frame
+        mean, variance = grey.mean(dtype=np.float64), grey.var(dtype=np.float64)
+        of_each.append((mean, variance, *_neighbourhood(grey), _border_mean(grey)))
+        counts += _counts(grey, bins)
+    means, variances, noises, sharpnesses, borders = np.array(of_each).T
+    percentiles = np.percentile(grey, PERCENTS) if len(frames) == 1 else _percentiles(counts)
     return {
-        "intensity_mean": float(pixels.mean(dtype=np.float64)),
-        "intensity_std": float(pixels.std(dtype=np.float64)),
-        "intensity_p01": float(p01),
-        "intensity_p50": float(p50),
-        "intensity_p99": float(p99),
-        "noise_sigma": noise,
-        "sharpness": sharpness,
-        "entropy_bits": _entropy_bits(pixels),
-        "border_mean": _border_mean(pixels),
+        "intensity_mean": float(means.mean()),
+        "intensity_std": float(np.sqrt(variances.mean() + means.var())),
+        "intensity_p01": float(percentiles[0]),
+        "intensity_p50": float(percentiles[1]),
+        "intensity_p99": float(percentiles[2]),
+        "noise_sigma": float(noises.mean()),
+        "sharpness": float(sharpnesses.mean()),
+        "entropy_bits": _entropy_bits(counts.reshape(HISTOGRAM_BINS, -1).sum(axis=1)),
+        "border_mean": float(borders.mean()),
     }
 
 
@@ -52,10 +72,21 @@ def _neighbourhood(pixels: NDArray[np.float32]) -> tuple[float, float]:
     return float(noise), float(laplacian.var(dtype=np.float64))
 
 
-def _entropy_bits(pixels: NDArray[np.float32]) -> float:
-    bins = np.minimum((pixels * HISTOGRAM_BINS).astype(np.int64), HISTOGRAM_BINS - 1)
-    share = np.bincount(bins.ravel(), minlength=HISTOGRAM_BINS) / pixels.size
-    share = share[share > 0]
+def _counts(pixels: NDArray[np.float32], bins: int) -> NDArray[np.int64]:
+    places = np.minimum((pixels * bins).astype(np.int64), bins - 1)
+    return np.bincount(places.ravel(), minlength=bins)
+
+
+def _percentiles(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The middles of the bins that hold them."""
+    upto = np.cumsum(counts)
+    places = np.searchsorted(upto, upto[-1] * np.array(PERCENTS) / 100)
+    middles: NDArray[np.float64] = (places + 0.5) / len(counts)
+    return middles
+
+
+def _entropy_bits(counts: NDArray[np.int64]) -> float:
+    share = counts[counts > 0] / counts.sum()
     return float(max(0.0, -(share * np.log2(share)).sum()))  # never minus nought
 
 

@@ -86,7 +86,7 @@ class Survey:
 
     @property
     def images(self) -> int:
-        """DICOM, PNG and JPEG files, of any use or none."""
+        """DICOM, PNG, JPEG and NIfTI files, of any use or none."""
         return sum(n for kind, n in self.kinds.items() if kind != OTHER)
 
     @property
@@ -116,8 +116,8 @@ def survey(folder: Path, table: Path | None = None, column: str | None = None) -
     images = [s for s in seen if s.kind != OTHER]
     if not images:
         raise BadInput(
-            f"{folder}: none of the {len(seen)} files looked at is a DICOM, PNG or JPEG image; "
-            "name the folder that holds the images"
+            f"{folder}: none of the {len(seen)} files looked at is a DICOM, PNG, JPEG or NIfTI "
+            "image; name the folder that holds the images"
         )
     joined = join(tables, files, images)
     described = tuple(columns.describe(name, values) for name, values in joined.table.items())

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -27,6 +28,7 @@ DECODER_ABORTED = {"reason": "decoder_aborted"}
 TOO_SLOW = {"reason": "too_slow"}
 TOO_LARGE = {"reason": "too_large"}
 START_TIMEOUT_S = 120.0
+AHEAD = 4  # items that a child may hold, so that it need not wait for its parent after each
 
 
 def map_isolated(
@@ -58,10 +60,33 @@ def map_isolated(
     Raises:
         StepFailed: A child could not start.
     """
-    order = {"task": task, "setup": setup, "memory_bytes": int(memory_gib * 2**30)}
     results: list[Any] = [None] * len(items)
-    todo, done = iter(range(len(items))), 0
-    wanted = min(processes or os.cpu_count() or 1, len(items))
+    answers = each_isolated(
+        task, setup, items, timeout_s=timeout_s, memory_gib=memory_gib, processes=processes
+    )
+    for done, (item, answer) in enumerate(answers, start=1):
+        results[item] = answer
+        if report:
+            report(done, len(items), "")
+    return results
+
+
+def each_isolated(
+    task: str,
+    setup: Any,
+    items: Sequence[Any],
+    *,
+    timeout_s: float,
+    memory_gib: float,
+    processes: int | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """As `map_isolated`, but each result is handed on as it comes, with its item's index.
+
+    What the results hold is then nobody's memory but the caller's.
+    """
+    order = {"task": task, "setup": setup, "memory_bytes": int(memory_gib * 2**30)}
+    todo = deque(range(len(items)))
+    wanted = min(processes or len(os.sched_getaffinity(0)), len(items))
     children: list[_Child] = []
     try:
         children += [_Child(order) for _ in range(wanted)]
@@ -71,38 +96,39 @@ def map_isolated(
             for child in list(children):
                 if child.pipe in ready:
                     answer, alive = child.answer()
-                elif time.monotonic() >= child.deadline:
+                elif time.monotonic() >= child.deadline and not child.pipe.poll():
                     answer, alive = TOO_SLOW, False
                 else:
                     continue
-                if child.item is not None:
-                    results[child.item] = answer
-                    done += 1
-                    if report:
-                        report(done, len(items), "")
+                if child.items:
+                    yield child.items.popleft(), answer
                 elif not alive:
                     raise StepFailed("a worker process could not start; its messages are above")
                 if not alive:
+                    todo.extendleft(reversed(child.items))  # it had not come to these
                     child.end()
                     children.remove(child)
-                    if done < len(items):
+                    if todo:
                         children.append(_Child(order))
-                elif (item := next(todo, None)) is not None:
-                    child.give(item, items[item], timeout_s)
+                    continue
+                # Towards the end each holds one only, or some would wait behind a slow one.
+                while todo and len(child.items) < max(1, min(AHEAD, len(todo) // wanted)):
+                    child.give(item := todo.popleft(), items[item])
+                if child.items:
+                    child.deadline = time.monotonic() + timeout_s
                 else:
                     child.end()
                     children.remove(child)
     finally:
         for child in children:
             child.end()
-    return results
 
 
 class _Child:
-    """One child process, and the index of the item that it works on."""
+    """One child process, and the indices of the items that it holds; it works on the first."""
 
     def __init__(self, order: dict[str, Any]) -> None:
-        self.item: int | None = None
+        self.items: deque[int] = deque()
         self.deadline = time.monotonic() + START_TIMEOUT_S
         self.pipe, theirs = Pipe()
         self.process = subprocess.Popen(
@@ -120,9 +146,9 @@ class _Child:
         theirs.close()
         self.pipe.send_bytes(json.dumps(order).encode())
 
-    def give(self, item: int, value: Any, timeout_s: float) -> None:
+    def give(self, item: int, value: Any) -> None:
         """Hand it an item."""
-        self.item, self.deadline = item, time.monotonic() + timeout_s
+        self.items.append(item)
         with suppress(OSError):  # it died between two items; `answer` will tell
             self.pipe.send_bytes(json.dumps(value).encode())
 

@@ -1,10 +1,13 @@
 """Where everything of one workspace lies: `.lightbox/` here, or `LIGHTBOX_HOME`."""
 
+import base64
 import os
 import re
 import secrets
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import mkstemp
 
@@ -60,18 +63,16 @@ class Workspace:
     def secret(self, name: str) -> bytes:
         """Read a 32-byte secret, made at first use and readable by its owner only.
 
-        A cluster gives it as 64 hex digits in `LIGHTBOX_SECRET_<NAME>`, such as
-        `LIGHTBOX_SECRET_PSEUDONYM_KEY`.
+        Elsewhere `LIGHTBOX_SECRET_<NAME>`, such as `LIGHTBOX_SECRET_PSEUDONYM_KEY`, gives it as 64
+        hex digits, or as `kms:` and the Base64 of what AWS KMS has encrypted; or
+        `LIGHTBOX_SECRET_<NAME>_FILE` names a file that holds either.
 
         Raises:
-            BadInput: That variable holds something else. Making a new key instead would give
-                every patient another pseudonym without a word.
+            BadInput: These hold something else. Making a new key instead would give every patient
+                another pseudonym without a word.
         """
-        variable = secret_variable(name)
-        if given := os.environ.get(variable):
-            if not re.fullmatch(r"[0-9a-f]{64}", given):
-                raise BadInput(f"{variable}: expected the secret itself, as 64 hex digits")
-            return bytes.fromhex(given)
+        if (given := given_secret(secret_variable(name))) is not None:
+            return given
         path = self.home / "secrets" / name
         if not path.exists():
             self.keep_secret(name, secrets.token_hex(32))
@@ -91,7 +92,9 @@ class Workspace:
 
     def has_secret(self, name: str) -> bool:
         """Whether it exists already; `secret` would make it."""
-        return secret_variable(name) in os.environ or (self.home / "secrets" / name).exists()
+        variable = secret_variable(name)
+        given = variable in os.environ or f"{variable}_FILE" in os.environ
+        return given or (self.home / "secrets" / name).exists()
 
     def fingerprint(self, name: str) -> str:
         """Tell two keys apart without telling anything of either."""
@@ -101,6 +104,81 @@ class Workspace:
 def secret_variable(secret: str) -> str:
     """The environment variable in which a cluster gives a workspace secret."""
     return f"LIGHTBOX_SECRET_{secret.replace('.', '_').upper()}"
+
+
+def given_secret(variable: str) -> bytes | None:
+    """The secret that the environment gives in a variable, or in a file that it names; or None.
+
+    Raises:
+        BadInput: What is given is no secret.
+    """
+    given = _given(variable)
+    return _as_bytes(*given) if given else None
+
+
+def _given(variable: str) -> tuple[str, str] | None:
+    """A secret that the environment gives, after the variable that names it or its file."""
+    given, file = os.environ.get(variable), os.environ.get(f"{variable}_FILE")
+    if given and file:
+        raise BadInput(f"{variable} and {variable}_FILE are both set: keep one")
+    if not file:
+        return (variable, given) if given else None
+    variable = f"{variable}_FILE"
+    return variable, _private_text(variable, Path(file))
+
+
+def secret_in_file(setting: str, file: Path) -> bytes:
+    """A secret of 32 bytes in a file that not everybody can read.
+
+    Args:
+        setting: What named the file, for messages.
+        file: Holds 64 hex digits, or `kms:` and what AWS KMS has encrypted.
+
+    Raises:
+        BadInput: It holds something else, cannot be read, or everybody can read it.
+    """
+    return _as_bytes(setting, _private_text(setting, file))
+
+
+def _private_text(setting: str, file: Path) -> str:
+    try:
+        with file.open() as opened:  # asked and read as one and the same file
+            if os.fstat(opened.fileno()).st_mode & stat.S_IRWXO:
+                raise BadInput(f"{setting}: everybody can read that file; take it from others")
+            return opened.read().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{setting}: cannot be read ({type(error).__name__})") from None
+
+
+def _as_bytes(variable: str, given: str) -> bytes:
+    if given.startswith("kms:"):
+        return _decrypted(variable, given.removeprefix("kms:"))
+    if not re.fullmatch(r"[0-9a-f]{64}", given):
+        raise BadInput(f"{variable}: expected the secret itself, as 64 hex digits")
+    return bytes.fromhex(given)
+
+
+@cache  # one call to KMS for a process
+def _decrypted(variable: str, encrypted: str) -> bytes:
+    """32 bytes out of AWS KMS, such as its GenerateDataKey has made."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        blob = base64.b64decode(encrypted, validate=True)
+        plain = boto3.client("kms").decrypt(CiphertextBlob=blob)["Plaintext"]
+    except ValueError:
+        raise BadInput(f"{variable}: what follows kms: is not Base64") from None
+    except (BotoCoreError, ClientError) as error:
+        raise BadInput(f"{variable}: KMS does not decrypt it ({_kind(error)})") from None
+    if len(plain) != 32:
+        raise BadInput(f"{variable}: KMS decrypts it to {len(plain)} bytes, and a key has 32")
+    return bytes(plain)
+
+
+def _kind(error: Exception) -> str:
+    code = getattr(error, "response", {}).get("Error", {}).get("Code")
+    return str(code or type(error).__name__)
 
 
 def workspace() -> Workspace:

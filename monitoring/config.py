@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from imaging.config import Labels
+from imaging.deidentification.policy import DeidentificationPolicy
 
 FACTS = "drift.json"  # what the drift report says, for programs
 
@@ -29,5 +30,7 @@ class RetrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: Labels  # how the labels table is read; `ingestion.labels`, unless named here
+    # How patients got their names; `ingestion.deidentification`, unless said here.
+    deidentification: DeidentificationPolicy = DeidentificationPolicy()
     minimum_new_patients: int = Field(default=20, ge=1)  # images, if the table names no patients
     cooldown_hours: float = Field(default=168, ge=0)  # between two requests

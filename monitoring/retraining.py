@@ -15,6 +15,9 @@ from monitoring.config import FACTS, RetrainingConfig
 if TYPE_CHECKING:
     import pandas as pd
 
+    from imaging.deidentification.pseudonyms import Names
+    from imaging.labels import Label
+
 Status = Literal["requested", "waiting: labels needed", "cooldown", "no drift"]
 REQUESTED: Status = "requested"
 REQUEST = "request.json"
@@ -63,7 +66,7 @@ def decide(
 
 
 def newly_labelled(
-    manifest: "pd.DataFrame", labels: Path, config: Labels, key: bytes
+    manifest: "pd.DataFrame", labels: Path, config: RetrainingConfig, names: "Names"
 ) -> tuple[int, str]:
     """How many of those whom the labels table names are not in the snapshot yet, and their unit.
 
@@ -73,22 +76,29 @@ def newly_labelled(
     Raises:
         BadInput: The table cannot be read, or its rows cannot be told from those already known.
     """
-    from imaging.deidentification.pseudonyms import Pseudonyms
-    from imaging.labels import read_labels
-
-    told = {k: row for k, row in read_labels(labels, config).items() if row.label is not None}
-    names = Pseudonyms(key)
-    if config.key == "PatientID" or config.patient_column:
-        by_key = config.key == "PatientID"
+    columns = config.labels
+    told = _labelled(labels, columns)
+    if columns.key == "PatientID" or columns.patient_column:
+        by_key = columns.key == "PatientID"
         patients = set(told) if by_key else {row.patient_id for row in told.values()}
         new = {names.patient(p) for p in patients if p} - set(manifest["patient_id"])
         return len(new), "patients"
-    if config.key == "file":
+    if columns.key in ("file", "mask"):
         raise BadInput(
             "ingestion.labels.patient_column is not set, and file names do not tell who is new"
         )
-    column, unit = _KEYED[config.key]
-    return len({names.uid(uid) for uid in told} - set(manifest[column])), unit
+    column, unit = _KEYED[columns.key]
+    kept = "uids" in config.deidentification.retain
+    return len({uid if kept else names.uid(uid) for uid in told} - set(manifest[column])), unit
+
+
+def _labelled(labels: Path, config: Labels) -> "dict[str, Label]":
+    from imaging.labels import read_labels
+    from imaging.masks import rows_with_mask
+
+    if config.key == "mask":
+        return rows_with_mask(labels, config)
+    return {k: row for k, row in read_labels(labels, config).items() if row.label is not None}
 
 
 _KEYED = {

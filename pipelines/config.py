@@ -1,5 +1,6 @@
 """The whole workflow's settings: one YAML file, one typed object."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +12,7 @@ from evaluation.config import EvaluationConfig, GatingConfig
 from imaging.config import IngestionConfig, SplittingConfig, ValidationConfig
 from monitoring.config import MonitoringConfig, RetrainingConfig
 from pipelines.settings import read_settings
-from registry.config import PromotionConfig, RegistrationConfig
+from registry.config import MODEL_NAME, PromotionConfig, RegistrationConfig
 from serving.config import DeploymentConfig
 from training.config import TrainingConfig
 
@@ -52,11 +53,16 @@ class LifecycleConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _same_labels(cls, values: Any) -> Any:
-        """The labels are described once: new ones come in the same table, classes in that order."""
+        """The labels are described once: new ones come in the same table, classes in that order.
+
+        So is how patients get their names: whoever counts new ones must name them alike.
+        """
         match values:
-            case {"ingestion": {"labels": {"classes": classes, **rest}}}:
-                labels = {"labels": {"classes": classes, **rest}}
-                values = {**values, "retraining": labels | (values.get("retraining") or {})}
+            case {"ingestion": {"labels": {"classes": classes, **rest}, **others}}:
+                told: dict[str, Any] = {"labels": {"classes": classes, **rest}}
+                if "deidentification" in others:
+                    told["deidentification"] = others["deidentification"]
+                values = {**values, "retraining": told | (values.get("retraining") or {})}
                 if isinstance(values.get("training"), dict):
                     values["training"] = {"classes": classes} | values["training"]
         return values
@@ -67,7 +73,8 @@ class LifecycleConfig(BaseModel):
         """What a model learns from has a history of its own, under the model's name."""
         match values:
             case {"ingestion": dict() as ingestion, "registration": {"name": str() as name}}:
-                values = {**values, "ingestion": {"history": name} | ingestion}
+                if re.fullmatch(MODEL_NAME, name):  # else registration says what is wrong with it
+                    values = {**values, "ingestion": {"history": name} | ingestion}
         return values
 
     @model_validator(mode="after")

@@ -24,11 +24,13 @@ from stat import S_IMODE
 from typing import Literal
 
 from lineage.code import LOCK
+from lineage.errors import BadInput
 from lineage.files import in_bytes, sizes
-from lineage.workspace import Workspace
+from lineage.workspace import Workspace, given_secret
 
 State = Literal["ok", "warning", "problem"]
 
+SECRETS = "LIGHTBOX_SECRET_"
 GIB = 2**30
 FREE_GIB = 5.0  # a year of small runs; below it, say so
 LEAST_FREE_GIB = 0.5  # less than what one training run may write
@@ -252,15 +254,18 @@ def _disk(place: Workspace) -> Check:
 
 def _secrets(place: Workspace) -> Check:
     folder = place.home / "secrets"
-    given = [name for name in os.environ if name.startswith("LIGHTBOX_SECRET_")]
-    if broken := [n for n in given if not re.fullmatch(r"[0-9a-f]{64}", os.environ[n])]:
-        told = f"{', '.join(broken)}: not a secret of 64 hex digits"
-        return Check("secrets", "problem", told, "set it to the secret, or unset it")
+    given = {name.removesuffix("_FILE") for name in os.environ if name.startswith(SECRETS)}
+    for variable in sorted(given):
+        try:
+            given_secret(variable)
+        except BadInput as error:
+            return Check("secrets", "problem", str(error), "set it to the secret, or unset it")
     if not folder.is_dir():
         told = "from the environment" if given else "none yet; made when first needed"
         return Check("secrets", "ok", told)
     paths = [folder, *sorted(folder.rglob("*"))]  # lists of what was set aside, too
-    keys = [path for path in folder.iterdir() if path.is_file()]
+    # The crosswalk of drawn pseudonyms lies here, too, with what SQLite keeps beside it.
+    keys = [path for path in folder.iterdir() if path.is_file() and ".sqlite" not in path.name]
     if foreign := [path.name for path in paths if path.stat().st_uid != os.geteuid()]:
         told = f"another account owns {', '.join(foreign)}"
         return Check("secrets", "problem", told, f"chown -R $(id -u) {quote(str(folder))}")

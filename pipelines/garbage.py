@@ -61,6 +61,7 @@ def find_waste(workspace: Workspace, runs_older_than_days: float | None = None) 
         *_leftovers(store.root / "building", "an unfinished step", "its run was killed"),
         *_untouched(store.root / "known", "remembered digests", "not asked for"),
         *_untouched(workspace.home / "checkpoints", "a training that broke off", "not taken up"),
+        *_untouched(workspace.home / "ingested", "files cleaned before", "not used"),
     ]
 
 

@@ -22,7 +22,8 @@ class Source:
 
     Every backend lets the launcher override `uri`, and names what it finds there by digest.
     `replaced_by` is an output that may become what lies here, as a model becomes champion: the
-    comparison that brought it there stands, for it need not beat itself.
+    comparison that brought it there stands, for it need not beat itself. Some of that output's
+    files are enough: of a snapshot the registry keeps the manifest, and no image.
     """
 
     name: str

@@ -28,7 +28,11 @@ def model_lifecycle(config: LifecycleConfig) -> Pipeline:
     # De-identified at the door: no later step ever sees a patient's name.
     ingested = Step(ingest, config.ingestion, scans=scans, labels=labels)
     snapshot = ingested["snapshot"]
-    validated = Step(validate, config.validation, snapshot=snapshot)
+    # What the champion was made from: are new patients like those that it learned from?
+    previous = Source(
+        "previous", f"champion-snapshot:{config.registration.name}", replaced_by=snapshot
+    )
+    validated = Step(validate, config.validation, snapshot=snapshot, previous=previous)
     parted = Step(split, config.splitting, snapshot=snapshot, accepted=validated["accepted"])
     data = {"snapshot": snapshot, "splits": parted["splits"]}
 
@@ -47,6 +51,7 @@ def model_lifecycle(config: LifecycleConfig) -> Pipeline:
         metrics=evaluated["metrics"],
         reference=evaluated["reference"],
         verdict=gated["verdict"],
+        validation=validated["report"],
         **data,
     )
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lineage.openings import openings
 from registry import audit_log
 from registry.mlflow_registry import (
     Version,
+    address,
     agrees,
     decision_in_force,
     download,
@@ -44,12 +46,15 @@ def lineage(name: str, version: str) -> dict[str, Any]:
     former = (document["evaluation"]["champion"] or {}).get("digest")
     rival = find_by_digest(name, former) if former else None
     verdict = found.tags.get("verdict_digest", "")
+    kept = "validation_digest" in found.tags  # versions from before have none
     decided = decision_in_force(name, found.version, found.digest, verdict)
     return {
         "version": {**asdict(found), "aliases": list(found.aliases), "tags": dict(found.tags)},
         **document,
         "compared_with": f"{name}:{rival.version}" if rival else former,
         "approval": asdict(decided) if decided else None,
+        "openings": openings(document["evaluation"]["test_set_digest"]),
+        "validation_report": address(found, "validation", "validation.html") if kept else None,
         "service": _service(found, log),
         "audit": {
             "entries": [asdict(e) for e in log if e.subject == f"{name}:{found.version}"],
@@ -73,6 +78,7 @@ def as_text(document: Mapping[str, Any]) -> str:
                 f"{counts['read']} of {counts['found']} files read, "
                 f"{counts['set_aside']} set aside, {counts['patients']} patients",
                 *_deidentification(marks),
+                *_validation(data, document["validation_report"]),
                 f"splits {data['splits_digest'][:12]}, test set {data['test_set_digest'][:12]}",
             ],
         ),
@@ -111,6 +117,10 @@ def as_text(document: Mapping[str, Any]) -> str:
             or ["never"],
         ),
         (
+            f"openings of the test split: {len(document['openings'])} in this workspace",
+            [_opened(opening) for opening in document["openings"]],
+        ),
+        (
             "who, when, why",
             [
                 f"{e['at'][:19]}Z  {e['action']:10} {e['actor']}: {e['reason']}"
@@ -139,6 +149,7 @@ def as_html(document: Mapping[str, Any]) -> str:
         standing=_standing(document),
         trust=_trust(document["audit"]),
         marks=MARKS,
+        validation=_validation(document["data"], None),
         deidentification=_deidentification(document["data"]["deidentification"]),
         ordered_steps=list(_ordered(document["steps"])),
         forest=_forest(document["evaluation"]),
@@ -275,8 +286,51 @@ def _deidentification(marks: Mapping[str, Any]) -> list[str]:
         told.append(f"{marks['dicom']} DICOM files by {edition}: {options}")
     if marks["pictures"]:
         told.append(f"{marks['pictures']} pictures written anew without any metadata")
+    if marks.get("volumes"):
+        told.append(f"{marks['volumes']} NIfTI volumes written anew without text or extensions")
     checked = "every written file was checked" if marks["verified"] else "NOT checked"
-    return [*told, f"{checked}; text in the pixels was not looked for"]
+    if not (policy := marks.get("policy")):  # of a version that is older than policies are
+        return [*told, f"{checked}; text in the pixels was not looked for"]
+    names = "drawn" if policy["pseudonyms"] == "random" else "derived under a key"
+    told.append(
+        f"policy {marks['policy_digest'][:12]}: pseudonyms {names}, dates {policy['dates']}"
+    )
+    searched = "looked for by a detector" if policy["text_in_pixels"]["ocr"] else "not looked for"
+    found = sum(marks["checks"].values())
+    told.append(
+        f"{checked}, {found} leaks by {len(marks['checks'])} checks; text in the pixels was "
+        f"{searched}, images that may show some were "
+        f"{'held back' if policy['text_in_pixels']['action'] == 'hold' else 'masked or held back'}"
+    )
+    called = "" if policy["basis"] == "none" else f"called {policy['basis'].replace('_', ' ')}"
+    told += [f"{called} {policy['basis_reference']}".strip()] if called else []
+    told += [f"not Safe Harbor: {why}" for why in marks["not_safe_harbor"]]
+    kept, classes = marks["risk"]["quasi_identifiers"], marks["risk"]["classes"]
+    told.append(
+        f"{classes['unique_patients']} of {marks['risk']['patients']} patients are alone with "
+        f"what is kept of them ({', '.join(kept) or 'nothing'}); the smallest class has "
+        f"{classes['k_minimum']}"
+    )
+    return told
+
+
+def _validation(data: Mapping[str, Any], report: str | None) -> list[str]:
+    """How the data stood against what was demanded of it; versions from before do not tell."""
+    if "validation" not in data:
+        return []
+    found = data["validation"]
+    told = ", ".join(f"{n} {outcome}" for outcome, n in found["expectations"].items())
+    where = [f"report: {report}"] if report else []
+    return [
+        f"expectations: {told}; {len(found['warnings'])} warnings",
+        f"strong shortcuts: {', '.join(found['shortcuts']) or 'none'}",
+        *where,
+    ]
+
+
+def _opened(opening: Mapping[str, Any]) -> str:
+    who, why = opening["actor"] or "not recorded who", opening["reason"] or "not recorded why"
+    return f"{opening['at'][:19]}Z  {who}: {why}"
 
 
 def _words(name: str) -> str:

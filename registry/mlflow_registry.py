@@ -276,12 +276,18 @@ def set_tags(name: str, version: str, tags: Mapping[str, str]) -> None:
     _set_tags(_client(), name, version, tags)
 
 
+def address(version: Version, what: str, file: str) -> str:
+    """Where a file of a version's current assessment lies; a browser opens what is on this disk."""
+    uri = _client().get_run(version.run_id).info.artifact_uri
+    return f"{uri}/assessment-{version.tags['assessment']}/{what}/{file}"
+
+
 def download(version: Version, what: str = "model", to: Path | None = None) -> Path:
     """Fetch a version's files: `model`, or an artifact of its current assessment.
 
     Args:
         version: Whose files.
-        what: `model`, `metrics`, `verdict`, `reference`, `manifest` or `lineage`.
+        what: `model`, `metrics`, `verdict`, `reference`, `validation`, `manifest` or `lineage`.
         to: The directory to make; a new temporary one by default. It appears whole or not at all.
 
     Raises:
@@ -328,6 +334,11 @@ def quick_tags(name: str, version: str) -> dict[str, str]:
 
 def quick_champion(name: str) -> str | None:
     """The champion's model digest, read without importing MLflow; None as long as there is none."""
+    return quick_champion_tags(name).get("model_digest")
+
+
+def quick_champion_tags(name: str) -> dict[str, str]:
+    """The champion's tags, read without importing MLflow; empty as long as there is none."""
     found = _quick(
         "SELECT alias, version FROM registered_model_aliases WHERE name = ? AND alias = ?",
         (name, CHAMPION),
@@ -335,9 +346,9 @@ def quick_champion(name: str) -> str | None:
     if found is not None:
         alias = next((str(version) for _, version in found), None)
         number = _champion_of_record(name, alias)
-        return quick_tags(name, number).get("model_digest") if number else None
+        return quick_tags(name, number) if number else {}
     current = champion(name)
-    return current.digest if current else None
+    return dict(current.tags) if current else {}
 
 
 def _quick(query: str, values: tuple[Any, ...]) -> list[tuple[str, str]] | None:

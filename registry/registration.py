@@ -7,6 +7,7 @@ are guarded. The lineage document says the same as the records beside the files,
 import json
 import platform
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -43,6 +44,7 @@ def register(
     reference: Path,
     snapshot: Path,
     splits: Path,
+    validation: Path,
 ) -> Version:
     """Register a model with its evidence; twice the same is one version.
 
@@ -54,6 +56,7 @@ def register(
         reference: What drift is measured against.
         snapshot: The de-identified data; its images stay where they are.
         splits: Who was in which split.
+        validation: The report on the data, with Great Expectations' own pages.
 
     Raises:
         BadInput: The model holds a file that could run code, or the parts do not belong together.
@@ -65,6 +68,7 @@ def register(
         "reference": reference,
         "snapshot": snapshot,
         "splits": splits,
+        "validation": validation,
     }
     refuse_executable(model)
     document = lineage_document(parts)
@@ -91,6 +95,7 @@ def register(
                 "metrics": metrics,
                 "verdict": verdict,
                 "reference": reference,
+                "validation": validation,
                 "lineage": told,
                 "manifest": data,
             },
@@ -152,6 +157,7 @@ def lineage_document(parts: Mapping[str, Path]) -> dict[str, Any]:
             "counts": _read(snapshot / "counts.json"),
             "deidentification": _read(snapshot / "deidentification.json"),
             "splits": _read(parts["splits"] / "splits.json"),
+            "validation": _validated(_read(parts["validation"] / "validation.json")),
         },
         "evaluation": evaluation,
         "verdict": _read(parts["verdict"] / "verdict.json"),
@@ -161,6 +167,16 @@ def lineage_document(parts: Mapping[str, Path]) -> dict[str, Any]:
             "platform": f"{platform.system()} {platform.machine()}",
             "packages": {package: _installed(package) for package in PACKAGES},
         },
+    }
+
+
+def _validated(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reviewer wants to know of the data before looking into the report."""
+    outcomes = Counter(e["outcome"] for e in found["expectations"])
+    return {
+        "expectations": dict(sorted(outcomes.items())),
+        "warnings": found["warnings"],
+        "shortcuts": [s["field"] for s in found["shortcuts"] if s["strong"]],
     }
 
 

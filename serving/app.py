@@ -299,7 +299,7 @@ def _read(data: bytes, media_type: str) -> tuple[np.ndarray, dict[str, Any]]:
         facts = {"rows": rows, "columns": columns, "bits_stored": 8 * stored.itemsize}
         return pixels.scale_picture(stored), facts
     dataset = dicom.parse(data)
-    image = dicom.as_seen(dataset, dicom.stored_pixels(dataset))
+    image = dicom.as_seen(dataset, dicom.one_grey_frame(dataset))
     return image, {**acquisition(dataset), "rows": image.shape[0], "columns": image.shape[1]}
 
 

@@ -48,7 +48,7 @@ def _compare(source: "Dataset", written: "Dataset") -> Iterator[tuple[str, Done]
                 # Items keep their order; what has no counterpart was left out with its item.
                 for one, other in zip(before.value, after.value, strict=False):
                     yield from _compare(one, other)
-            elif before.value == after.value:
-                yield name, "kept"
-            else:
-                yield name, "replaced" if after.value not in (None, "", b"") else "emptied"
+            elif not after.is_empty:
+                yield name, "kept" if before.value == after.value else "replaced"
+            elif not before.is_empty:  # what said nothing before is no news
+                yield name, "emptied"

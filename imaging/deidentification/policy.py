@@ -1,10 +1,30 @@
 """What is done to identities, as settings: the basic profile of PS3.15 Annex E and its options."""
 
-from typing import Literal
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from lineage.errors import BadInput
 
 Retained = Literal["uids", "device_identity", "institution_identity", "patient_characteristics"]
+Word = Annotated[str, StringConstraints(pattern=r"^[^\W_]+$")]  # letters and digits of any script
+Creator = Annotated[str, StringConstraints(pattern=r"^[\x20-\x5b\x5d-\x7e]{1,64}$")]
+# Odd groups; xx stands for the block that the creator has reserved (PS3.5 7.8.1).
+PrivateElement = Annotated[
+    str, StringConstraints(pattern=r"^\([0-9A-Fa-f]{3}[13579BDFbdf],xx[0-9A-Fa-f]{2}\)$")
+]
 
 
 class Region(BaseModel):
@@ -42,6 +62,8 @@ class TextInPixels(BaseModel):
     action: Literal["hold", "mask"] = "hold"
     devices: tuple[Device, ...] = ()  # the first that fits counts; none: the image is held
     ocr: bool = False  # look for text in every image; needs the extra `ocr`
+    # Whether what it finds is enough where text is declared, or common, and no device fits.
+    trust_ocr: bool = False
 
 
 class DeidentificationPolicy(BaseModel):
@@ -50,11 +72,14 @@ class DeidentificationPolicy(BaseModel):
     Attributes:
         pseudonyms: `hmac` derives codes from identifiers under a secret key; `random` draws them,
             and keeps which is whose in an encrypted crosswalk.
-        dates: Removed, moved by patient (PS3.15 E.3.6, modified), or left (full).
+        dates: Removed, moved by patient (PS3.15 E.3.6, modified), or left (full). Times of day
+            stay under `full` only.
         retain: Groups of attributes that stay (E.3.7 to E.3.9, E.3.11).
         ages_above_89: Put into one group of 90, or left as they are.
         descriptors: Words that may stay in descriptions (E.3.5); all others go. Empty: no text.
         safe_private: Private elements that stay (E.3.10), by creator, such as (0019,xx10).
+        declared_safe_private: Whether those stay, too, that the file itself declares to be safe
+            (0008,0300).
         text_in_pixels: E.3.1.
         basis: What the result may be called; `basis_reference` names the determination or the
             agreement (45 CFR 164.514(b)(1), (e)).
@@ -66,8 +91,114 @@ class DeidentificationPolicy(BaseModel):
     dates: Literal["removed", "modified", "full"] = "modified"
     retain: tuple[Retained, ...] = ("patient_characteristics",)
     ages_above_89: Literal["grouped", "kept"] = "grouped"
-    descriptors: tuple[str, ...] = ()
-    safe_private: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    descriptors: tuple[Word, ...] = ()
+    safe_private: dict[Creator, tuple[PrivateElement, ...]] = Field(default_factory=dict)
+    declared_safe_private: bool = False
     text_in_pixels: TextInPixels = TextInPixels()
     basis: Literal["none", "safe_harbor", "expert_determination", "limited_data_set"] = "none"
     basis_reference: str = ""
+
+    @model_validator(mode="after")
+    def _claims_only_what_holds(self) -> Self:
+        if reasons := refusals(self):
+            raise ValueError(f"basis: {self.basis} is refused. {' '.join(reasons)}")
+        return self
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())  # a dict among the fields has no hash of its own
+
+
+def not_safe_harbor(policy: DeidentificationPolicy) -> tuple[str, ...]:
+    """Why the result is not Safe Harbor (45 CFR 164.514(b)(2)): a sentence for each reason."""
+    return tuple(reason for holds, reason in _SAFE_HARBOR if holds(policy))
+
+
+def refusals(policy: DeidentificationPolicy) -> tuple[str, ...]:
+    """Why the result must not be called what `basis` says."""
+    if policy.basis == "none":
+        return ()
+    if policy.basis == "safe_harbor":
+        return not_safe_harbor(policy)
+    unnamed = () if policy.basis_reference.strip() else (_UNNAMED,)
+    holds, reason = _SERIAL_NUMBERS
+    limited = policy.basis == "limited_data_set" and holds(policy)
+    return (*unnamed, reason) if limited else unnamed
+
+
+def read_policy(path: Path) -> DeidentificationPolicy:
+    """A policy in a YAML file of its own.
+
+    Raises:
+        BadInput: With the file, the setting, and what is wrong with it.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, yaml.YAMLError):
+        raise BadInput(f"{path}: not YAML; configs/deidentification/ holds examples") from None
+    try:
+        return DeidentificationPolicy.model_validate(values or {})
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        raise BadInput("\n".join(f"{path}: {_fault(fault)}" for fault in faults)) from None
+
+
+def _fault(fault: ErrorDetails) -> str:
+    place, said = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        said = f"no such setting; there are {', '.join(DeidentificationPolicy.model_fields)}"
+    return f"{place}: {said}" if place else said
+
+
+_Reason = tuple[Callable[[DeidentificationPolicy], bool], str]
+
+_SERIAL_NUMBERS: _Reason = (
+    lambda policy: "device_identity" in policy.retain,
+    "`retain: device_identity` keeps serial numbers of devices (164.514(b)(2)(i)(M), (e)(2)(xii)).",
+)
+_SAFE_HARBOR: tuple[_Reason, ...] = (
+    (
+        lambda policy: policy.dates == "modified",
+        "`dates: modified` leaves dates that are only moved (164.514(b)(2)(i)(C)).",
+    ),
+    (
+        lambda policy: policy.dates == "full",
+        "`dates: full` leaves dates of care (164.514(b)(2)(i)(C)).",
+    ),
+    (
+        lambda policy: policy.pseudonyms == "hmac",
+        "`pseudonyms: hmac` derives codes from identifiers (164.514(c)(1)); random ones do not.",
+    ),
+    (
+        lambda policy: policy.ages_above_89 == "kept",
+        "`ages_above_89: kept` leaves ages over 89 (164.514(b)(2)(i)(C)).",
+    ),
+    (
+        lambda policy: "uids" in policy.retain,
+        "`retain: uids` keeps unique identifying numbers (164.514(b)(2)(i)(R)).",
+    ),
+    _SERIAL_NUMBERS,
+    (
+        lambda policy: "institution_identity" in policy.retain,
+        "`retain: institution_identity` keeps addresses below a state (164.514(b)(2)(i)(B)).",
+    ),
+    (
+        lambda policy: any(re.search(r"\d{3}", word) for word in policy.descriptors),
+        "`descriptors` holds words with three digits or more, which may be parts of dates or "
+        "numbers (164.514(b)(2)(i)(C), (R)).",
+    ),
+    (
+        lambda policy: bool(policy.safe_private),
+        "`safe_private` keeps elements whose content no standard defines (164.514(b)(2)(i)(R)).",
+    ),
+    (
+        lambda policy: policy.declared_safe_private,
+        "`declared_safe_private` keeps what a file says of itself (164.514(b)(2)(i)(R)).",
+    ),
+    (
+        lambda policy: policy.text_in_pixels.ocr and policy.text_in_pixels.trust_ocr,
+        "`text_in_pixels` trusts a program to find text, and none finds all (164.514(b)(2)(i)(A)).",
+    ),
+)
+_UNNAMED = "`basis_reference` must name the determination (164.514(b)(1)) or agreement (e)(4)."

@@ -2,19 +2,21 @@
 
 `ledgers/history/<name>@<time>-<hex>.parquet` holds the rows that a snapshot brought new, changed or
 no longer had; files are only ever added. A label has two times: `recorded_at`, when it came to us,
-and `label_known_since`, when whoever gave it says that it became known.
+and `label_known_since`, when whoever gave it says that it became known. The latter is a date of a
+patient's: where the policy moves dates, it orders nothing across patients, and is not kept here.
 """
 
 import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 from imaging.manifest import read_manifest
 from imaging.snapshots.differences import changed_values
 from lineage.errors import BadInput
+from lineage.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,8 @@ def remember(snapshot: Path, folder: Path, name: str, at: datetime | None = None
 
     at = at or datetime.now(UTC)
     now = read_manifest(snapshot).set_index("instance_uid")
+    if _dates(snapshot) != "full":
+        now["label_known_since"] = None
     known = _state(_read(folder, name))
     both = now.index.intersection(known.index)
     differ = pd.DataFrame(changed_values(known.loc[both], now.loc[both]), index=both).any(axis=1)
@@ -86,8 +90,9 @@ def as_of(folder: Path, name: str, when: datetime, clock: Clock = "recorded_at")
         return rows.drop(columns="recorded_at").sort_index().reset_index()
     if rows["label_known_since"].isna().all():
         raise BadInput(
-            "nobody says since when the labels are known: name the column that does in "
-            "ingestion.labels.known_since_column, and run ingest"
+            "nobody says since when the labels are known: that takes true dates "
+            "(ingestion.deidentification.dates: full) and a column that says it "
+            "(ingestion.labels.known_since_column)"
         )
     held = _state(rows).index
     rows = rows[rows["instance_uid"].isin(held) & ~rows["gone"]]
@@ -107,6 +112,13 @@ def times(folder: Path, name: str) -> "pd.DataFrame":
     rows = _read(folder, name)
     by_time = rows.groupby("recorded_at")["gone"]
     return by_time.agg(rows="size", gone="sum").reset_index()
+
+
+def _dates(snapshot: Path) -> str | None:
+    """What became of dates: `full`, `modified` or `removed`."""
+    proof: dict[str, Any] = read_json(snapshot / "deidentification.json") or {}
+    policy: dict[str, str] = proof.get("policy", {})
+    return policy.get("dates")
 
 
 def _state(rows: "pd.DataFrame") -> "pd.DataFrame":

@@ -6,25 +6,29 @@ decides what needs to know them all: labels, duplicates, conflicts. Identities s
 
 import csv
 import io
-import logging
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from imaging import labels
+from imaging import labels, masks
 from imaging.config import IngestionConfig
 from imaging.deidentification import deidentify, profile, verify
-from imaging.deidentification.pseudonyms import Pseudonyms
-from imaging.incoming.folder import find_files
-from imaging.manifest import write_manifest
-from imaging.snapshots.examine import Facts
-from imaging.worker import map_isolated
-from lineage.digest import keyed_digest, tree_digest
-from lineage.errors import StepFailed
+from imaging.deidentification.policy import DeidentificationPolicy, not_safe_harbor
+from imaging.deidentification.pseudonyms import Names, open_names
+from imaging.deidentification.risk import Risk, retained, risk_summary
+from imaging.manifest import MANIFEST, schema, write_sorted
+from imaging.snapshots.croissant import write_croissant
+from imaging.snapshots.decisions import Image, decide, original_ids, ranks
+from imaging.snapshots.examine import Examination, known_by, study_day
+from imaging.snapshots.examined import Examined, examine_all, recipe
+from imaging.snapshots.ingested import Facts, ingested
+from imaging.snapshots.integrity import write_root
+from lineage.digest import file_digest, keyed_digest, tree_digest
 from lineage.files import write_json
 from lineage.progress import Report
 from lineage.workspace import workspace
@@ -47,74 +51,68 @@ def take_snapshot(
     snapshot: Path,
     key: bytes,
     report: Report | None = None,
+    cache: Path | None = None,
+    crosswalk: Path | None = None,
 ) -> Outcome:
     """Fill `snapshot` with cleaned images, manifest.parquet, set_aside.parquet and the proofs.
 
     Args:
-        config: Bounds for one file, and how labels are keyed.
+        config: How images are cleaned, bounds for one file, and how labels are keyed.
         scans: Folder of DICOM, PNG or JPEG files at any depth.
         label_of: From `labels.read_labels`.
         snapshot: Empty folder.
         key: The pseudonym key.
         report: Told of the progress.
+        cache: Where to keep what was found out, so that it need not be again.
+        crosswalk: Where drawn pseudonyms are kept, for a policy that draws them.
 
     Raises:
         StepFailed: The check of what was written found a leak, or no worker could start.
     """
-    files = find_files(scans)
-    results: list[Facts] = map_isolated(
-        "imaging.snapshots.examine:examiner",
-        {"scans": str(scans.absolute()), "snapshot": str(snapshot.absolute()), "key": key.hex()},
-        files,
-        timeout_s=config.file_timeout_s,
-        memory_gib=config.file_memory_gib,
-        report=report,
-    )
-    _refuse_leaks(results)
-    if unwritable := [r["unwritable"] for r in results if "unwritable" in r]:
-        raise StepFailed(
-            f"{len(unwritable)} cleaned files could not be written ({unwritable[0]}): make room in "
-            "the workspace, or let it be written to, and run again"
-        )
-    for place in sorted({r["place"] for r in results if "place" in r}):
-        logging.getLogger(__name__).warning("a file was set aside after %s", place)
-    keyed = _join(config, files, results, label_of)
-    _decide(results, keyed, label_of)
+    how = examination(config, crosswalk)
+    (snapshot / "images").mkdir()
+    with (
+        closing(open_names(how.policy, key, how.crosswalk)) as names,
+        ingested(cache, recipe(how, names), snapshot) as store,
+    ):
+        examined = examine_all(how, scans, store, key, report)
+        images, sealed = _images(config, examined, label_of, key, snapshot)
+        decide(images, label_of)
+        kept = [image for image in images if not image.reason]
+        original = original_ids(kept, label_of, sealed, names)
+        rank = ranks(original)
 
-    names = Pseudonyms(key)
-    rows = [
-        _row(r, label_of[k], names)
-        for r, k in zip(results, keyed, strict=True)
-        if "reason" not in r and k is not None
-    ]
-    _sweep(snapshot, {row["path"] for row in rows})
-    write_manifest(rows, snapshot)
-    set_aside = tuple(
-        (f, r["reason"]) for f, r in zip(files, results, strict=True) if "reason" in r
-    )
-    reasons = Counter(reason for _, reason in set_aside)
+        def rows() -> Iterator[dict[str, Any]]:
+            in_order = sorted(enumerate(images), key=lambda place: place[1].instance)
+            for i, image in in_order:
+                if image.reason:
+                    continue
+                facts, label = examined.facts(i), label_of[str(image.key)]
+                row = _row(facts, label, image.mask, names)
+                store.place(facts, snapshot / row["path"])
+                patient_id = original[row["patient_id"]]
+                yield row | {
+                    "label_known_since": _moved(label.known_since, patient_id, names, how.policy),
+                    "source_order_decile": 10 * i // len(images),
+                    "patient_order_decile": 10 * rank[row["patient_id"]] // len(rank),
+                }
+
+        write_sorted(rows(), snapshot)
+    _sweep_masks(snapshot, {image.mask.path for image in kept if image.mask})
+    set_aside = tuple((image.file, image.reason) for image in images if image.reason)
     counts = {
-        "found": len(files),
-        "read": len(rows),
+        "found": len(images),
+        "read": len(kept),
         "set_aside": len(set_aside),
-        "reasons": dict(sorted(reasons.items())),
-        "patients": len({row["patient_id"] for row in rows}),
-        "labels_without_image": len(label_of.keys() - set(keyed)),
+        "reasons": dict(sorted(Counter(reason for _, reason in set_aside).items())),
+        "patients": len(rank),
+        "labels_without_image": len(label_of.keys() - {image.key for image in images}),
     }
     _write_set_aside(set_aside, snapshot, key)
     write_json(snapshot / COUNTS, counts)
-    write_json(
-        snapshot / DEIDENTIFICATION,
-        {
-            "verified": True,  # a leak would have ended the step above
-            "dicom": sum(row["source_format"] == "dicom" for row in rows),
-            "pictures": sum(row["source_format"] == "image" for row in rows),
-            "profile_edition": profile.EDITION,
-            "options": profile.APPLIED,
-            "policy_digest": profile.policy_digest(),
-            "checks": dict.fromkeys(verify.CHECKS, 0),  # leaks found by each
-        },
-    )
+    write_json(snapshot / DEIDENTIFICATION, _proof(how.policy, counts, snapshot))
+    write_root(snapshot)
+    write_croissant(snapshot)
     return Outcome(counts, set_aside)
 
 
@@ -124,13 +122,18 @@ def keep_map(outcome: Outcome, snapshot: Path, key: bytes) -> Path:
     Returns:
         `secrets/set_aside/<content digest of the snapshot>.csv` in the workspace.
     """
+    return keep_list(_content(snapshot), outcome.set_aside, key)
+
+
+def keep_list(name: str, set_aside: Sequence[tuple[str, str]], key: bytes) -> Path:
+    """Write files and reasons to `secrets/set_aside/<name>.csv` in the workspace."""
     folder = workspace().home / "secrets" / "set_aside"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{tree_digest(snapshot)}.csv"
+    path = folder / f"{name}.csv"
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(("path_digest", "reason", "file"))
-    writer.writerows((path_digest(file, key), reason, file) for file, reason in outcome.set_aside)
+    writer.writerows((path_digest(file, key), reason, file) for file, reason in set_aside)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(table.getvalue().encode("utf-8", "surrogateescape"))
@@ -142,106 +145,145 @@ def path_digest(file: str, key: bytes) -> str:
     return keyed_digest(key, "path", file.encode("utf-8", "backslashreplace").decode())
 
 
-def _refuse_leaks(results: Sequence[Facts]) -> None:
-    """Raise for leaks, by check and attribute and number of files; never by value."""
-    per_file = [
-        {(leak["check"], leak["attribute"]) for leak in r.get("leaks", ())} for r in results
-    ]
-    leaks = Counter(leak for found in per_file for leak in found)
-    if leaks:
-        told = "; ".join(f"{a} ({c}) in {n} files" for (c, a), n in sorted(leaks.items()))
-        raise StepFailed(
-            "de-identification: the check of the written files found a leak, so none of "
-            f"them is used: {told}"
-        )
+def _content(snapshot: Path) -> str:
+    """The snapshot's tree digest; of the images, those digests that were taken when writing."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(snapshot / MANIFEST, columns=["path", "sha256"])
+    paths = (str(snapshot / path) for path in table["path"].to_pylist())
+    written = dict(zip(paths, table["sha256"].to_pylist(), strict=True))
+    return tree_digest(snapshot, lambda path: written.get(path) or file_digest(path))
 
 
-def _join(
+def examination(config: IngestionConfig, crosswalk: Path | None = None) -> Examination:
+    """What the settings ask for of each file."""
+    return Examination(
+        config.deidentification,
+        config.colour,
+        config.frames,
+        config.volume_range,
+        config.file_timeout_s,
+        config.file_memory_gib,
+        crosswalk or crosswalk_path(),
+    )
+
+
+def crosswalk_path() -> Path:
+    """Where a policy that draws pseudonyms keeps them."""
+    return workspace().home / "secrets" / "crosswalk.sqlite"
+
+
+def _images(
     config: IngestionConfig,
-    files: Sequence[str],
-    results: Sequence[Facts],
+    examined: Examined,
     label_of: dict[str, labels.Label],
-) -> list[str | None]:
-    """The labels table's key for each file; None where it has none."""
-    if config.labels.key == "file":
-        matched = labels.match_files(files, label_of)
-        return [matched.get(file) for file in files]
-    keys = [r.get("keys", {}).get(config.labels.key) for r in results]
-    return [k if k in label_of else None for k in keys]
+    key: bytes,
+    snapshot: Path,
+) -> tuple[list[Image], dict[str, str]]:
+    """Each file with the labels table's key for it, and each patient's sealed PatientID."""
+    name = config.labels.key
+    by_file: dict[str, str] = {}
+    if name in ("file", "mask"):
+        match = labels.match_files if name == "file" else masks.match_files
+        by_file = match(examined.files, label_of)
+    # What the header says was replaced by what it is known by.
+    attribute = "SOPInstanceUID" if name == "mask" else name
+    known = {known_by(key, attribute, k): k for k in label_of} if name != "file" else {}
+    images, sealed = [], {}
+    for file, facts in examined:
+        row = facts.get("row", {})
+        image = Image(
+            file,
+            facts.get("reason", ""),
+            known.get(facts.get("keys", {}).get(attribute)) or by_file.get(file),
+            facts.get("file_sha256", ""),
+            row.get("instance_uid", ""),
+            row.get("pixel_sha256", ""),
+            row.get("patient_id"),
+        )
+        mask = label_of[image.key].mask if image.key is not None else None
+        if mask and row:
+            shape = (row["frames"], row["rows"], row["columns"])
+            image.mask = masks.fitted(mask, shape, facts.get("geometry"), snapshot)
+        images.append(image)
+        if "patient" in facts:
+            sealed[row["patient_id"]] = facts["patient"]
+    return images, sealed
 
 
-def _decide(
-    results: Sequence[Facts], keyed: Sequence[str | None], label_of: dict[str, labels.Label]
-) -> None:
-    """Add the reasons that take a look at more than one file."""
-    for group in _groups(results, lambda r: r["row"]["instance_uid"]):
-        if len({results[i]["file_sha256"] for i in group}) > 1:
-            _set_aside(results, group, "conflicting_instance_uid")
-    for result, key in zip(results, keyed, strict=True):
-        if "reason" in result:
-            continue
-        label = label_of[key] if key is not None else None
-        if label is not None and label.conflict:
-            result["reason"] = "label_conflict"
-        elif label is None or label.label is None:
-            result["reason"] = "unlabelled" if label is None else "other_class"
-        elif not (result["row"].get("patient_id") or label.patient_id):
-            result["reason"] = "no_patient_id"
-    for group in _groups(results, lambda r: r["row"]["pixel_sha256"]):
-        if len({label_of[k].label for i in group if (k := keyed[i]) is not None}) > 1:
-            _set_aside(results, group, "label_conflict")
-            continue
-        seen: set[str] = {results[group[0]]["file_sha256"]}
-        for i in group[1:]:
-            same_file = results[i]["file_sha256"] in seen
-            results[i]["reason"] = "duplicate_file" if same_file else "duplicate_pixels"
-            seen.add(results[i]["file_sha256"])
-
-
-def _groups(results: Sequence[Facts], key: Callable[[Facts], str]) -> list[list[int]]:
-    """Indices of results still in, grouped; in the order of the files."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, result in enumerate(results):
-        if "reason" not in result:
-            groups[key(result)].append(i)
-    return list(groups.values())
-
-
-def _set_aside(results: Sequence[Facts], group: Sequence[int], reason: str) -> None:
-    for i in group:
-        results[i]["reason"] = reason
-
-
-def _row(result: Facts, label: labels.Label, names: Pseudonyms) -> dict[str, Any]:
+def _row(
+    facts: Facts, label: labels.Label, mask: labels.Mask | None, names: Names
+) -> dict[str, Any]:
     """A manifest row: the header's word first, the labels table's where the header is silent."""
-    row = dict(result["row"])
+    row = dict(facts["row"])
     if not row.get("patient_id"):
         row["patient_id"] = names.patient(label.patient_id or "")
     sex = (row.get("sex") or label.sex or "")[:1].upper()
     age = row.get("age_years")
     if age is None and label.age_years is not None:
         age = deidentify.capped_age_years(label.age_years)
-    day = row.get("study_date") or ""
+    if mask:
+        row |= {"mask_path": mask.path, "mask_sha256": mask.sha256, "mask_voxels": mask.voxels}
     return row | {
-        "file_bytes": result["file_bytes"],
+        "file_bytes": facts["file_bytes"],
         "label": label.label,
         "sex": sex if sex in ("F", "M", "O") else None,
         "age_years": age,
         "scanner": label.scanner or row.get("scanner") or None,
         "site": label.site,
-        "study_date": date(int(day[:4]), int(day[4:6]), int(day[6:8])) if len(day) == 8 else None,
+        "study_date": study_day(facts),
+        "source_split": label.source_split,
     }
 
 
-def _sweep(snapshot: Path, kept: set[str]) -> None:
-    """Remove what workers wrote and the whole picture ruled out, and drafts of aborted ones."""
-    images = snapshot / "images"
-    images.mkdir(exist_ok=True)
-    for path in sorted(images.rglob("*"), reverse=True):  # children before their folders
+def _moved(
+    day: date | None, patient_id: str, names: Names, policy: DeidentificationPolicy
+) -> date | None:
+    """A day as the policy has all days of a patient: left as it was, it would tell the shift."""
+    if day is None or policy.dates == "removed":
+        return None
+    return day if policy.dates == "full" else day - names.shift(patient_id)
+
+
+def _sweep_masks(snapshot: Path, kept: set[str]) -> None:
+    """Remove those that no image wants."""
+    for path in sorted((snapshot / "masks").rglob("*"), reverse=True):  # folders come last
         if path.is_file() and path.relative_to(snapshot).as_posix() not in kept:
             path.unlink()
         elif path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+
+
+def _proof(
+    policy: DeidentificationPolicy, counts: dict[str, Any], snapshot: Path
+) -> dict[str, Any]:
+    """What was done to identities, how it was checked, and what is left to think of."""
+    import pyarrow.parquet as pq
+
+    formats = pq.read_table(snapshot / MANIFEST, columns=["source_format"])["source_format"]
+    written = Counter(formats.to_pylist())
+    return {
+        "verified": True,  # a leak would have ended the step
+        "dicom": written["dicom"],
+        "pictures": written["image"],
+        "volumes": written["nifti"],
+        "set_aside": counts["reasons"],
+        "profile_edition": profile.EDITION,
+        "options": profile.codes(policy),
+        "policy_digest": profile.policy_digest(policy),
+        "policy": policy.model_dump(mode="json"),
+        "not_safe_harbor": list(not_safe_harbor(policy)),
+        "checks": dict.fromkeys(verify.CHECKS, 0),  # leaks found by each
+        "risk": asdict(_risk(policy, snapshot)),
+    }
+
+
+def _risk(policy: DeidentificationPolicy, snapshot: Path) -> Risk:
+    import pandas as pd
+
+    left = retained(policy)
+    wanted = {"patient_id", "study_date", *left} & set(schema().names)
+    return risk_summary(pd.read_parquet(snapshot / MANIFEST, columns=sorted(wanted)), left)
 
 
 def _write_set_aside(set_aside: Sequence[tuple[str, str]], snapshot: Path, key: bytes) -> None:

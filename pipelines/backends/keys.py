@@ -5,10 +5,11 @@ The key of a result is the digest of its parts; what is missing among them makes
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from lineage import code
-from lineage.digest import digest
+from lineage.digest import RECORD, digest, file_digest
 from lineage.workspace import Workspace
 from pipelines.graph import Port, Source, Step
 
@@ -50,6 +51,27 @@ def key_parts(step: Step, contents: dict[str, str], workspace: Workspace) -> Par
         "environment": code.environment(),
         "code": code.code_digest(component.module),
     }
+
+
+def settled(step: Step, contents: dict[str, str], paths: dict[str, Path]) -> dict[str, str]:
+    """The digests of inputs, where what an output may replace goes by its name once it holds
+    nothing but files of it."""
+    for name, origin in step.inputs.items():
+        if isinstance(origin, Source) and origin.replaced_by:
+            subject = next(n for n, o in step.inputs.items() if o == origin.replaced_by)
+            if contents[subject] != contents[name] and _is_part(paths[name], paths[subject]):
+                contents = {**contents, name: contents[subject]}
+    return contents
+
+
+def _is_part(part: Path, whole: Path) -> bool:
+    if not (part.is_dir() and whole.is_dir()):
+        return False
+    names = [p.relative_to(part) for p in part.rglob("*") if p.is_file() and p.name != RECORD]
+    return bool(names) and all(
+        (whole / name).is_file() and file_digest(part / name) == file_digest(whole / name)
+        for name in names
+    )
 
 
 def looked_up_as(step: Step, parts: Parts) -> list[str]:

@@ -122,6 +122,7 @@ class _Walk:
         self._enter(state, "running")
         inputs = {name: self._locate(origin) for name, origin in step.inputs.items()}
         contents = {name: self._content(step, name, path) for name, path in inputs.items()}
+        contents = keys.settled(step, contents, inputs)
         parts = keys.key_parts(step, contents, self.workspace)
         last = self.store.latest(step.name)
         changed = keys.differences(step, parts, last)
@@ -238,12 +239,12 @@ class _Walk:
         if edited := code.edited(step.component.module):
             state.why += f"; {edited} was edited meanwhile, so the next run does it again"
             return False
-        for name, path in inputs.items():
-            # Objects are looked at by whoever reads them next; a source may grow under our eyes.
-            if (
-                isinstance(step.inputs[name], Source)
-                and self._content(step, name, path) != contents[name]
-            ):
+        # Objects are looked at by whoever reads them next; a source may grow under our eyes.
+        sources = [n for n, origin in step.inputs.items() if isinstance(origin, Source)]
+        now = contents | {name: self._content(step, name, inputs[name]) for name in sources}
+        now = keys.settled(step, now, inputs)
+        for name in sources:
+            if now[name] != contents[name]:
                 state.why += f"; {name} changed meanwhile, so the next run does it again"
                 return False
         return True

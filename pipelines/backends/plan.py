@@ -83,6 +83,10 @@ class _Look:
         # An input that is yet to be made may turn out as it was: what else differs is known now.
         unmade = sorted({name for name in origins if name not in self.made})
         contents = {name: self._content(name, o, last) for name, o in step.inputs.items()}
+        if not unmade:
+            contents = keys.settled(
+                step, contents, {name: self._path(o) for name, o in step.inputs.items()}
+            )
         parts = keys.key_parts(step, contents, self.workspace)
         changed = keys.differences(step, parts, last)
         why = keys.why(step, changed, first=last is None)
@@ -104,3 +108,8 @@ class _Look:
         if origin.step.name in self.made:
             return self.made[origin.step.name].outputs[origin.name]
         return str(last["parts"]["inputs"].get(name)) if last else ""
+
+    def _path(self, origin: Port | Source) -> Path:
+        if isinstance(origin, Source):
+            return self.sources[origin]
+        return self.store.path(self.made[origin.step.name].outputs[origin.name])

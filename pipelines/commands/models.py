@@ -60,11 +60,13 @@ def lineage(model: str, as_json: bool, html: Path | None) -> None:
     """
     from components.shared_state import fetch_state
     from lineage.errors import BadInput
+    from lineage.openings import FOLDER
     from lineage.workspace import workspace
     from registry import dossier
     from registry.mlflow_registry import find_version
 
-    fetch_state((workspace().audit_log.name,), workspace().home)
+    home = workspace()
+    fetch_state((home.audit_log.name, f"ledgers/{FOLDER}/*"), home.home)
     facts = dossier.lineage(*find_version(model))
     if html:
         try:

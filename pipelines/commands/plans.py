@@ -29,6 +29,7 @@ def plan(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool)
     """Say beforehand which steps a run would execute or reuse, and why; nothing is executed.
 
     `follow` is a step that waits for one that runs: if that makes the same as before, it is reused.
+    Nothing is fetched: a source that lies elsewhere is taken as it was when it was last fetched.
 
     \b
     Example: lightbox plan configs/phantom.yaml --set training.learning_rate=0.001
@@ -45,7 +46,7 @@ def plan(config: Path, overrides: tuple[str, ...], as_json: bool, nightly: bool)
 
     home, settings = workspace(), load(config, overrides)
     pipeline = (drift_watch if nightly else model_lifecycle)(settings)
-    planned = look(pipeline, home, partial(resolve, workspace=home))
+    planned = look(pipeline, home, partial(resolve, workspace=home, fetch=False))
     if as_json:
         print_json([asdict(each) for each in planned])
         return

@@ -76,7 +76,7 @@ def plan(settings: LifecycleConfig) -> Listing[Planned]:
     _refuse_edited(pipeline)
     headers = ("step", "would", "why", "if", "seconds last time")
     home = workspace()
-    rows = look_ahead(pipeline, home, partial(resolve, workspace=home))
+    rows = look_ahead(pipeline, home, partial(resolve, workspace=home, fetch=False))
     return Listing(rows, headers, lambda p: (p.step, p.action, p.why, p.when, p.seconds))
 
 

@@ -74,21 +74,26 @@ def validation(outputs: Outputs) -> Section | None:
     if found is None:
         return None
     expectations = found["expectations"]
-    failed = [e for e in expectations if not e["passed"]]
+    failed = [e for e in expectations if e["passed"] is False]
+    unasked = [e for e in expectations if e["passed"] is None]
     tolerated = [e for e in expectations if e["passed"] and e["unexpected"]]
     lead = [
-        f"{len(expectations) - len(failed)} of {len(expectations)} expectations are met "
-        f"by {found['images']} images."
+        f"{len(expectations) - len(failed) - len(unasked)} of {len(expectations)} expectations are "
+        f"met by {found['images']} images, {len(unasked)} have nothing to check."
     ]
-    told = [(e, "fail") for e in failed] + [(e, "inconclusive") for e in tolerated]
+    # Until there were severities, all stopped.
+    stops = [e for e in failed if e.get("severity", "stop") == "stop"]
+    warns = [e for e in failed if e not in stops]
+    told = [(e, "failed", "fail") for e in stops] + [(e, "warned", "inconclusive") for e in warns]
+    told += [(e, "tolerated", "inconclusive") for e in tolerated]
     rows = [
         (
             Cell(e["why"]),
-            Cell("failed" if mark == "fail" else "tolerated", mark=mark),
+            Cell(word, mark=mark),
             Cell(e["column"] or "the table"),
             Cell(_seen(e)),
         )
-        for e, mark in told
+        for e, word, mark in told
     ]
     heads = ("What is asked", "Outcome", "Column", "Seen")
     tables = [Table("Expectations that some images do not meet", heads, rows)] if rows else []
@@ -98,8 +103,24 @@ def validation(outputs: Outputs) -> Section | None:
         if e["passed"] and not e["unexpected"]
     ]
     tables.append(Table("Expectations that are met", heads, met, folded=True))
+    tables += _shortcuts(found.get("shortcuts", []))
     links = outputs.links(("Every expectation", "validate", "report", "validation.html"))
     return Section("Validation", lead, tables=tables, links=links)
+
+
+def _shortcuts(found: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """The fields that tell the classes apart, and should not, the strongest first."""
+    rows = [
+        (
+            Cell(s["field"]),
+            Cell("strong", mark="inconclusive") if s["strong"] else Cell("weak", mark="pass"),
+            _estimate(s["auroc"], (0.4, 1.0), (0.5,)),
+        )
+        for s in found
+        if not s["exempt"]
+    ]
+    heads = ("Field alone", "Outcome", "AUROC, patients not seen before; thin line: chance")
+    return [Table("Can the label be told without the image?", heads, rows)] if rows else []
 
 
 def _seen(expectation: Mapping[str, Any]) -> str:

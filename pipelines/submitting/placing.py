@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from imaging.incoming.remote import is_remote
 from lineage.errors import BadInput
 from lineage.known import Known
 from lineage.workspace import Workspace
@@ -58,6 +59,13 @@ def places(
         if uri.startswith(tuple(f"{scheme}://" for scheme in engine.schemes)):
             found.append(Place(source.name, engine.content(uri), uri=uri))
             continue
+        if is_remote(uri):
+            there = uri.partition("://")[0]
+            raise BadInput(
+                f"sources.{source.name}: {engine.name} does not read {there}://…, only "
+                f"{_schemes(engine)}; `lightbox fetch ADDRESS FOLDER` brings it here, and "
+                "--upload-sources sends that folder"
+            )
         scheme = uri.partition(":")[0]
         if standing and scheme not in CHAMPION:
             raise BadInput(

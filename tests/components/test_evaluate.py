@@ -13,11 +13,11 @@ from tiny_models import SIZE, make_model
 
 from components.evaluate import Evaluated, evaluate
 from evaluation.config import EvaluationConfig
-from evaluation.ledger import openings
 from imaging.manifest import HEADER_FIELDS, STATISTICS, write_manifest
 from imaging.pixels import read_pixels
 from lineage.digest import tree_digest
 from lineage.errors import BadInput
+from lineage.openings import openings
 from serving.predictor import Predictor
 
 CONFIG = EvaluationConfig(bootstrap_repetitions=200)

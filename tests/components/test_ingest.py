@@ -1,14 +1,17 @@
+import gzip
 import json
 import os
 import random
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import date
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import nibabel
 import numpy as np
 import pandas as pd
 import pydicom
@@ -20,14 +23,16 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from components.ingest import ingest
 from imaging.config import IngestionConfig
-from imaging.deidentification import deidentify
+from imaging.deidentification import deidentify, ocr
+from imaging.deidentification.policy import DeidentificationPolicy
 from imaging.incoming.folder import find_files
 from imaging.labels import Label
 from imaging.manifest import read_manifest, schema
-from imaging.pixels import pixel_digest, read_pixels
+from imaging.pixels import decode, pixel_digest, read_pixels
 from imaging.reasons import REASONS
-from imaging.snapshots import examine
+from imaging.snapshots import examine, examined
 from imaging.snapshots import snapshot as science
+from imaging.snapshots.ingested import Ingested
 from lineage.digest import file_digest, tree_digest
 from lineage.errors import BadInput, StepFailed
 from lineage.workspace import Workspace
@@ -73,6 +78,17 @@ def picture(number: int = 1, kind: str = "PNG", **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def colour_picture() -> bytes:
+    buffer = BytesIO()
+    draw = np.random.default_rng(30).integers(0, 255, (20, 16, 3), np.uint8)
+    Image.fromarray(draw).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pixels_of(data: bytes) -> Any:
+    return decode(data, "application/dicom")
+
+
 # Each of these alone, with a label, and what becomes of it.
 KINDS: dict[str, tuple[bytes, str | None]] = {
     "scan": (scan(1), None),
@@ -94,7 +110,12 @@ KINDS: dict[str, tuple[bytes, str | None]] = {
 
 @pytest.fixture
 def run(home: Workspace, tmp_path: Path) -> Callable[..., Path]:
-    def go(files: dict[str, bytes], labels: dict[str, str] | None = None, **changes: Any) -> Path:
+    def go(
+        files: dict[str, bytes],
+        labels: dict[str, str] | None = None,
+        settings: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Path:
         folder = _new(tmp_path)
         scans, snapshot = folder / "scans", folder / "snapshot"
         snapshot.mkdir(parents=True)
@@ -110,7 +131,7 @@ def run(home: Workspace, tmp_path: Path) -> Callable[..., Path]:
         pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
         fields = CONFIG.model_dump()
         fields["labels"] |= {"patient_column": "who"} | changes
-        config = IngestionConfig.model_validate(fields)
+        config = IngestionConfig.model_validate(fields | (settings or {}))
         ingest(config, scans=scans, labels=folder / "labels.csv", snapshot=snapshot)
         return snapshot
 
@@ -204,6 +225,8 @@ def test_nothing_that_identifies_is_in_the_snapshot(
     assert (proof["dicom"], proof["pictures"]) == (1, 1)
     assert proof["profile_edition"] == "2026c"
     assert list(proof["options"]) == ["113100", "113107", "113108"]
+    assert proof["risk"]["patients"] == 2
+    assert len(proof["not_safe_harbor"]) == 2  # dates are moved, codes derived
 
 
 def test_ingesting_again_gives_the_same_bytes_and_another_key_other_names(
@@ -261,6 +284,153 @@ def test_pictures_without_any_patient_name_the_setting_that_lacks(run: Callable[
         run({"x.png": picture(1), "y.png": picture(2)}, patient_column=None)
 
 
+def movie(frames: int = 3) -> bytes:
+    draw = np.random.default_rng(5).integers(0, 4096, (frames, 20, 16), np.uint16)
+    return scan(20, NumberOfFrames=frames, PixelData=draw.tobytes())
+
+
+def coloured(number: int = 21, **attributes: Any) -> bytes:
+    draw = np.random.default_rng(number).integers(0, 256, (20, 16, 3), np.uint8)
+    in_colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "BitsAllocated": 8}
+    in_colour |= {"BitsStored": 8, "HighBit": 7, "PlanarConfiguration": 0}
+    return scan(number, PixelData=draw.tobytes(), **in_colour, **attributes)
+
+
+def volume() -> bytes:
+    array = np.random.default_rng(6).integers(-1000, 1000, (7, 6, 5), np.int16)
+    return gzip.compress(nibabel.Nifti1Image(array, np.diag([-2, -3, 4, 1])).to_bytes())
+
+
+def test_colour_and_frames_come_in_as_the_settings_say(
+    run: Callable[..., Path], home: Workspace
+) -> None:
+    files = {"movie": movie(), "rgb": coloured(), "rgb.png": colour_picture(), "v": volume()}
+    files["grey"] = scan(1)
+    refused = run(files)
+    assert reasons(home, refused) == {
+        "movie": "multi_frame", "rgb": "colour", "rgb.png": "colour", "v": "multi_frame",
+    }  # fmt: skip
+    snapshot = run(files, settings={"colour": "keep", "frames": "keep"})
+    proof = json.loads((snapshot / "deidentification.json").read_text())
+    assert [proof[kind] for kind in ("dicom", "pictures", "volumes")] == [3, 1, 1]
+    kept = read_manifest(snapshot)
+    assert sorted(zip(kept["frames"], kept["samples"], kept["source_format"], strict=True)) == [
+        (1, 1, "dicom"), (1, 3, "dicom"), (1, 3, "image"), (3, 1, "dicom"), (5, 1, "nifti"),
+    ]  # fmt: skip
+    of_volume = kept.set_index("source_format").loc["nifti"]
+    assert (of_volume.rows, of_volume.columns, of_volume.path[-7:]) == (6, 7, ".nii.gz")
+    assert (of_volume.pixel_spacing_mm, of_volume.column_spacing_mm) == (3, 2)
+    assert of_volume.slice_spacing_mm == 4
+
+
+def test_colour_is_made_grey_by_its_luma(run: Callable[..., Path]) -> None:
+    snapshot = run({"rgb": coloured()}, settings={"colour": "grey"})
+    (row,) = read_manifest(snapshot).to_dict("records")
+    assert (row["samples"], row["photometric_interpretation"]) == (1, "MONOCHROME2")
+    written = pydicom.dcmread(snapshot / row["path"]).pixel_array
+    rgb = pydicom.dcmread(BytesIO(coloured())).pixel_array.astype(float)
+    luma = 0.299 * rgb[..., 0] + 0.587 * rgb[..., 1] + 0.114 * rgb[..., 2]
+    assert np.abs(written - luma).max() <= 0.5
+
+
+def test_text_is_masked_where_the_device_writes_it_and_only_there(run: Callable[..., Path]) -> None:
+    region = {"x": 2, "y": 1, "width": 9, "height": 3}
+    rule = {"action": "mask", "devices": [{"modality": "US", "regions": [region]}]}
+    policy = {"deidentification": {"text_in_pixels": rule}}
+    snapshot = run({"us": scan(6, Modality="US")}, settings=policy)
+    (path,) = read_manifest(snapshot)["path"]
+    before = pydicom.dcmread(BytesIO(scan(6))).pixel_array
+    after = pydicom.dcmread(snapshot / path).pixel_array
+    inside = np.zeros(before.shape, bool)
+    inside[1:4, 2:11] = True
+    assert len(np.unique(after[inside])) == 1
+    assert (after == before)[~inside].all()
+    proof = json.loads((snapshot / "deidentification.json").read_text())
+    assert proof["policy"]["text_in_pixels"]["action"] == "mask"
+
+
+def test_drawn_pseudonyms_are_the_same_the_next_time_and_kept_for_the_owner(
+    run: Callable[..., Path], home: Workspace
+) -> None:
+    drawn = {"deidentification": {"pseudonyms": "random"}}
+    files = {"a": scan(1), "b": scan(2, PatientID="B-2"), "c.png": picture(1)}
+    first, second = run(files, settings=drawn), run(files, settings=drawn)
+    derived = run(files)
+    assert tree_digest(first) == tree_digest(second)
+    assert not set(read_manifest(first)["patient_id"]) & set(read_manifest(derived)["patient_id"])
+    crosswalk = home.home / "secrets" / "crosswalk.sqlite"
+    assert stat.S_IMODE(crosswalk.stat().st_mode) == 0o600
+    # Another crosswalk knows none of the names that were kept for the next time.
+    for path in crosswalk.parent.glob("crosswalk.sqlite*"):
+        path.unlink()
+    third = read_manifest(run(files, settings=drawn))["patient_id"]
+    assert not set(read_manifest(first)["patient_id"]) & set(third)
+
+
+def test_where_images_and_patients_stood_is_told_in_tenths(run: Callable[..., Path]) -> None:
+    files = {f"{i:02}": scan(i, PatientID=f"P{(7 * i) % 20}") for i in range(20)}
+    manifest = read_manifest(run(files))
+    place = {pixel_digest(pixels_of(data)): i for i, data in enumerate(files.values())}
+    stood = manifest["pixel_sha256"].map(place)
+    assert (manifest["source_order_decile"] == 10 * stood // 20).all()
+    assert (manifest["patient_order_decile"] == 10 * ((7 * stood) % 20) // 20).all()
+
+
+def test_split_and_time_of_the_label_come_with_it(run: Callable[..., Path], tmp_path: Path) -> None:
+    config = CONFIG.model_copy(
+        update={"deidentification": CONFIG.deidentification.model_copy(update={"dates": "full"})}
+    )
+    label = Label(1, source_split="test", known_since=date(2020, 2, 3))
+    scans = tmp_path / "one"
+    scans.mkdir()
+    (scans / "a").write_bytes(scan(1))
+    for how, told in ((config, date(2020, 2, 3)), (CONFIG, None)):
+        out = _new(tmp_path)
+        science.take_snapshot(how, scans, {"a": label}, out, b"k" * 32)
+        (row,) = read_manifest(out).to_dict("records")
+        assert row["source_split"] == "test"
+        if told:
+            assert row["label_known_since"] == told
+        else:  # as far back as all of the patient's dates
+            moved = date(2020, 2, 3) - row["label_known_since"]
+            assert row["study_date"] + moved == date(2019, 3, 5)
+
+
+def test_masks_say_what_is_positive_and_lie_beside_the_images(
+    home: Workspace, tmp_path: Path
+) -> None:
+    scans, masks, snapshot = tmp_path / "scans", tmp_path / "masks", tmp_path / "snapshot"
+    for folder in (scans, masks, snapshot):
+        folder.mkdir()
+    for i, drawn in enumerate(([[3, 4]], [], [[0, 0]])):
+        (scans / f"{i}.dcm").write_bytes(scan(i + 1))
+        mask = np.zeros((20, 16) if i < 2 else (8, 8), np.uint8)
+        for y, x in drawn:
+            mask[y, x] = 1
+        Image.fromarray(mask).save(masks / f"{i}.png")
+    (scans / "3.dcm").write_bytes(scan(9))
+    config = IngestionConfig.model_validate({"labels": {"key": "mask", "classes": ["no", "yes"]}})
+    ingest(config, scans=scans, labels=masks, snapshot=snapshot)
+    assert reasons(home, snapshot) == {"2.dcm": "mask_mismatch", "3.dcm": "unlabelled"}
+    rows = read_manifest(snapshot).sort_values("label")
+    assert rows["label"].tolist() == [0, 1]
+    assert rows["mask_voxels"].tolist() == [0, 1]
+    left = {p.relative_to(snapshot).as_posix() for p in snapshot.glob("masks/*/*")}
+    assert left == set(rows["mask_path"])
+
+
+def test_what_is_not_installed_is_missed_before_the_first_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = DeidentificationPolicy.model_validate({"text_in_pixels": {"ocr": True}})
+    monkeypatch.setattr(ocr, "find_spec", lambda name: None)
+    ocr._detector.cache_clear()
+    assert ingest.check
+    with pytest.raises(BadInput, match="ocr"):
+        ingest.check(CONFIG.model_copy(update={"deidentification": policy}))
+    ingest.check(CONFIG)
+
+
 def test_nothing_usable_fails_and_says_why(run: Callable[..., Path]) -> None:
     with pytest.raises(StepFailed, match=r"none of the 1 files.*not_an_image"):
         run({"Quernstein": b"x"})
@@ -275,26 +445,31 @@ def test_no_folder_of_scans(home: Workspace, tmp_path: Path) -> None:
 
 def test_a_pipe_among_the_scans_keeps_nobody_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    setup = {"scans": str(tmp_path), "snapshot": str(tmp_path), "key": "00"}
-    assert examine.examiner(setup)("pipe") == {"reason": "unreadable_file"}
-    assert examine.examiner(setup)("gone") == {"reason": "unreadable_file"}
+    Ingested(tmp_path / "store").close()
+    how = science.examination(CONFIG).as_json()
+    folders = {"scans": str(tmp_path), "folder": str(tmp_path / "store")}
+    look = examine.examiner(folders | {"key": "00", "how": how})
+    assert look("pipe") == look("gone") == {"reason": "unreadable_file"}
 
 
-def in_this_process(_: str, setup: Any, items: list[str], **__: Any) -> list[Any]:
+def in_this_process(_: str, setup: Any, items: list[str], **__: Any) -> Iterator[Any]:
     """The workers' task without workers, to try it often, or with a rule broken."""
-    return [json.loads(json.dumps(result)) for result in map(examine.examiner(setup), items)]
+    results = map(examine.examiner(setup), items)
+    return enumerate(json.loads(json.dumps(result)) for result in results)
 
 
 def test_a_leak_stops_the_step_and_is_named_but_not_quoted(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(science, "map_isolated", in_this_process)
-    kept = deidentify.Cleaner._replaced
-    monkeypatch.setattr(
-        deidentify.Cleaner,
-        "_replaced",
-        lambda self, action, e: e.value if e.keyword == "StudyDate" else kept(self, action, e),
-    )
+    monkeypatch.setattr(examined, "each_isolated", in_this_process)
+    clean = deidentify.deidentify
+
+    def leaking(source: Dataset, *args: Any, **options: Any) -> Dataset:
+        target = clean(source, *args, **options)
+        target.StudyDate = source.StudyDate
+        return target
+
+    monkeypatch.setattr(deidentify, "deidentify", leaking)
     with pytest.raises(StepFailed, match=r"StudyDate \(strings\) in 2 files") as caught:
         run({"a": scan(1), "b": scan(2)})
     assert "20190305" not in str(caught.value)
@@ -307,7 +482,7 @@ FILE = st.tuples(st.sampled_from(sorted(KINDS)), st.sampled_from(["yes", "no", "
 @given(st.lists(FILE, max_size=8))
 def test_counts_always_add_up(draws: list[tuple[str, str | None]]) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(science, "map_isolated", in_this_process)
+        patch.setattr(examined, "each_isolated", in_this_process)
         scans, snapshot = Path(folder) / "scans", Path(folder) / "snapshot"
         scans.mkdir()
         snapshot.mkdir()
@@ -404,7 +579,7 @@ def test_a_full_disk_costs_the_step_and_no_scan(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(science, "map_isolated", in_this_process)
+    monkeypatch.setattr(examined, "each_isolated", in_this_process)
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(StepFailed, match=r"2 cleaned files .* \(No space left on device\)"):
         science.take_snapshot(CONFIG, scans, label_everything(scans), snapshot, b"k" * 32)

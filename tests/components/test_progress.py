@@ -1,5 +1,8 @@
 """How long work tells how far it has come."""
 
+import io
+import re
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -74,6 +77,21 @@ def test_where_somebody_listens_no_line_is_printed_either(clock, capsys) -> None
             clock.now += 1
             report(epoch, 100, "")
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_in_a_terminal_tells_rate_and_time_left(clock, monkeypatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress("ingest") as report:
+        report(90_000, 100_000, "90000 known")  # their pace is nobody's
+        clock.now += 100
+        report(91_000, 100_000, "")
+    assert "91000/100000 10/s  15 min 00 s left" in re.sub(
+        "\x1b[^a-zA-Z]*[a-zA-Z]", "", terminal.getvalue()
+    )
 
 
 def test_short_work_prints_nothing(clock, capsys) -> None:

@@ -1,4 +1,5 @@
 import json
+from datetime import date
 
 import pandas as pd
 import pytest
@@ -9,7 +10,7 @@ from imaging.config import Fractions, SplittingConfig
 from imaging.manifest import write_manifest
 from imaging.splits import read_splits
 from lineage.digest import tree_digest
-from lineage.errors import StepFailed
+from lineage.errors import BadInput, StepFailed
 
 CONFIG = SplittingConfig(minimum_patients=5)
 
@@ -88,3 +89,14 @@ def test_a_refused_split_commits_nobody(home, tmp_path):
         run(tmp_path, "one-class", patients=80, label=0)
     other = run(tmp_path, "usable", patients=80)
     assert json.loads((other / "splits.json").read_text())["patients_kept_by_ledger"] == 0
+
+
+def test_time_needs_dates_that_were_not_moved(home, tmp_path):
+    config = SplittingConfig(by="time", test_from=date(2022, 1, 1))
+    data = given(tmp_path / "in", patients=100)
+    proof = data["snapshot"] / "deidentification.json"
+    proof.write_text(json.dumps({"options": {"113107": "modified"}}))
+    (tmp_path / "splits").mkdir()
+    with pytest.raises(BadInput, match="study dates were moved"):
+        split(config, **data, splits=tmp_path / "splits")
+    assert not (tmp_path / "splits" / "splits.json").exists()

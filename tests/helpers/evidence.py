@@ -17,7 +17,7 @@ from lineage.digest import tree_digest
 from lineage.record import leave_record
 from lineage.workspace import Workspace
 
-PARTS = ("model", "metrics", "verdict", "reference", "snapshot", "splits")
+PARTS = ("model", "metrics", "verdict", "reference", "snapshot", "splits", "validation")
 
 
 def prepare_registry(home: Workspace) -> Workspace:
@@ -51,6 +51,16 @@ def parts(folder: Path, *, seed: int = 1, outcome: str = "pass") -> dict[str, Pa
     marks |= {"profile_edition": "2026c", "options": {"113107": "Modified Dates Option"}}
     _write(made["snapshot"] / "deidentification.json", marks)
     _write(made["splits"] / "splits.json", {"train": 30, "validation": 15, "test": 15})
+    _write(
+        made["validation"] / "validation.json",
+        {
+            "passed": True,
+            "warnings": ["scanner: alone tells the classes apart"],
+            "expectations": [{"outcome": "passed"}, {"outcome": "nothing to check"}],
+            "shortcuts": [{"field": "scanner", "strong": True}, {"field": "site", "strong": False}],
+        },
+    )
+    (made["validation"] / "validation.html").write_text("a page")
     save_file({"weight": np.full(3, seed, np.float32)}, made["model"] / "model.safetensors")
     (made["model"] / "model.onnx").write_bytes(b"\x08\x0a" + bytes(8))
     _write(made["model"] / "model.json", _model(seed))
@@ -63,6 +73,7 @@ def parts(folder: Path, *, seed: int = 1, outcome: str = "pass") -> dict[str, Pa
     steps = {
         "snapshot": ("ingest", {}),
         "splits": ("split", {}),
+        "validation": ("validate", {}),
         "model": ("train", {"epochs": 2, "network": {"name": "DenseNet", "args": {"growth": 8}}}),
         "metrics": ("evaluate", {}),
         "reference": ("evaluate", {}),

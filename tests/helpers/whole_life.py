@@ -19,9 +19,19 @@ FILES: dict[str, Any] = {
             {
                 **{"expectation": "e", "column": "age_years", "arguments": {}, "observed": None},
                 **{"why": "a plausible age", "passed": passed, "unexpected": unexpected},
-                **{"instance_uids": ["2.25.77"]},
+                **{"instance_uids": ["2.25.77"], "severity": severity},
             }
-            for passed, unexpected in ((False, 5), (True, 3), (True, 0))
+            for passed, unexpected, severity in (
+                *((False, 5, "stop"), (False, 2, "warn"), (True, 3, "stop"), (True, 0, "stop")),
+                (None, None, "warn"),
+            )
+        ],
+        "shortcuts": [
+            {
+                **{"field": field, "exempt": exempt, "strong": strong},
+                "auroc": {"estimate": 0.8, "low": 0.75, "high": 0.85, "n": 60},
+            }
+            for field, exempt, strong in (("scanner", False, True), ("sex", True, False))
         ],
     },
     "validate.report/validation.html": "a page",

@@ -17,7 +17,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging import dicom
+from imaging import decoding, dicom, structure
 from imaging.reasons import REASONS, SetAside
 
 Bytes = Callable[..., bytes]
@@ -25,7 +25,7 @@ Bytes = Callable[..., bytes]
 
 def read(data: bytes) -> np.ndarray:
     dataset = dicom.parse(data)
-    return dicom.as_seen(dataset, dicom.stored_pixels(dataset))
+    return dicom.as_seen(dataset, dicom.one_grey_frame(dataset))
 
 
 def reason(data: bytes) -> str:
@@ -82,9 +82,9 @@ def test_nesting_has_an_end(
 def test_a_deflate_bomb_is_not_inflated(
     dicom_bytes: Bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dicom, "MAX_UNPACKED_BYTES", 2**20)
+    monkeypatch.setattr(structure, "MAX_UNPACKED_BYTES", 2**20)
     head = dicom_bytes(syntax=DeflatedExplicitVRLittleEndian)
-    body, _ = dicom._file_meta(head, 132)
+    body = structure.file_meta_end(head)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = packer.compress(bytes(2**21)) + packer.flush()
     assert len(bomb) < 3000
@@ -203,14 +203,14 @@ def test_a_codestream_larger_than_its_header_says_meets_no_decoder(
     huge, start = bytearray(honest), honest.index(marker)
     for field in fields:
         struct.pack_into(">LL" if kind == "JPEG2000" else ">HH", huge, start + field, 60000, 60000)
-    monkeypatch.setattr(Dataset, "pixel_array", property(lambda _: pytest.fail("decoded")))
+    monkeypatch.setattr(decoding, "_decoded", lambda *_: pytest.fail("decoded"))
     lying = encoded(compressed(dicom_dataset(picture, **header), bytes(huge), syntax))
     assert reason(lying) == "undecodable_pixels"
 
 
 def test_more_elements_than_an_image_has_are_not_parsed(dicom_bytes: Bytes) -> None:
     """24 million empty items fit into 200 kB, and took 30 s and gigabytes."""
-    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * (dicom.MAX_ELEMENTS + 1)
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * (structure.MAX_ELEMENTS + 1)
     sequence = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, len(items)) + items
     assert reason(dicom_bytes() + sequence) == "too_large"
 

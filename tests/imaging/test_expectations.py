@@ -3,12 +3,16 @@ import re
 
 import numpy as np
 import pytest
+import yaml
 from manifest_rows import manifest_row
 
-from imaging.config import Range, ValidationConfig
-from imaging.expectations import check, failures, flawless, write_report
+from imaging.config import Expectation, Range, ValidationConfig
+from imaging.expectations import check, check_settings, failures, flawless, write_report
 from imaging.manifest import read_manifest, write_manifest
+from imaging.rules import SEVERITY
+from lineage.code import ROOT
 from lineage.digest import tree_digest
+from lineage.errors import BadInput
 
 CONFIG = ValidationConfig(minimum_images=10, modalities=("DX",))
 N = 40
@@ -31,7 +35,7 @@ def row(i):
     )
 
 
-def outcomes(directory, changes=(), config=CONFIG, counts=None):
+def outcomes(directory, changes=(), config=CONFIG, counts=None, previous=None):
     """Check N good rows, some of them changed: (row number, column, value)."""
     rows = [row(i) for i in range(N)]
     for i, column, value in changes:
@@ -39,11 +43,11 @@ def outcomes(directory, changes=(), config=CONFIG, counts=None):
     write_manifest(rows, directory)
     manifest = read_manifest(directory)
     counts = counts or {"found": N, "read": N, "set_aside": 0}
-    return manifest, check(manifest, counts, config, directory / "data_docs")
+    return manifest, check(manifest, counts, config, directory / "data_docs", previous)
 
 
 def failed(found):
-    return {(o["expectation"], o["column"]) for o in found if not o["passed"]}
+    return {(o["expectation"], o["column"]) for o in found if o["outcome"] == "failed"}
 
 
 def test_good_rows_pass_and_are_all_accepted(tmp_path):
@@ -73,6 +77,23 @@ BREACHES = {
         "intensity_p50, intensity_p01",
     ),
     (15, "modality", "MR"): ("expect_column_values_to_be_in_set", "modality"),
+    (16, "pixel_sha256", f"{18:064x}"): ("expect_column_values_to_be_unique", "pixel_sha256"),
+}
+# Warned of only: row -> (its changes, what must fail on it, which rows break it).
+ODD = {
+    20: ({"column_spacing_mm": 0.1}, "pixel_aspect"),
+    21: ({"view_position": "PA", "patient_orientation": "R\\F"}, "orientation_fits_view"),
+    22: ({"body_part": "CHEST", "laterality": "L"}, "laterality_fits_body_part"),
+    24: ({"series_uid": "s", "laterality": "R"}, "one_laterality_per_series"),
+    25: ({"series_uid": "s", "laterality": "L"}, "one_laterality_per_series"),
+    26: ({"study_uid": "t", "label": 0}, "one_label_per_study"),
+    27: ({"study_uid": "t", "label": 1}, "one_label_per_study"),
+    28: ({"perceptual_hash": "0" * 64}, "near_duplicates_within_patients"),
+    29: ({"perceptual_hash": "0" * 63 + "1"}, "near_duplicates_within_patients"),
+    30: ({"perceptual_hash": "f" * 64}, "near_duplicates_across_patients"),
+    32: ({"perceptual_hash": "f" * 63 + "e"}, "near_duplicates_across_patients"),
+    34: ({"source_split": "train"}, "one_source_split_per_patient"),
+    35: ({"source_split": "test"}, "one_source_split_per_patient"),
 }
 
 
@@ -83,11 +104,150 @@ def test_every_breach_is_found_and_names_its_image(tmp_path):
         named = [o for o in found if not o["passed"] and o["expectation"] == expectation]
         uids = {uid for o in named if o["column"] == where for uid in o["instance_uids"]}
         uid = {1: "2.25.1", 2: "../etc"}.get(i, f"2.25.{i + 1}")
-        assert uids == {uid}, (column, uids)
+        also = {"2.25.18"} if column == "pixel_sha256" else set()
+        assert uids == {uid} | also, (column, uids)
     blank = next(s for s in failures(found) if "blank" in s)
     assert "expect_column_values_to_be_between on intensity_std" in blank
     assert "1 unexpected" in blank
     assert "first 2.25.14" in blank
+
+
+def test_what_is_odd_is_warned_of_and_stays_in(tmp_path):
+    changes = [(i, column, value) for i, (row, _) in ODD.items() for column, value in row.items()]
+    manifest, found = outcomes(tmp_path, changes)
+    broken = {o["rule"]: o["instance_uids"] for o in found if o["outcome"] == "failed"}
+    expected = {}
+    for i, (_, rule) in ODD.items():
+        expected.setdefault(rule, []).append(f"2.25.{i + 1}")
+    assert broken == expected
+    assert failures(found) == []
+    assert len(failures(found, "warn")) == len(expected)
+    assert len(flawless(manifest, found)) == N
+
+
+def test_what_is_not_there_is_neither_passed_nor_failed(tmp_path):
+    _, found = outcomes(tmp_path, [(i, "modality", None) for i in range(N)])
+    unasked = {o["rule"] for o in found if o["outcome"] == "nothing to check"}
+    assert unasked == {
+        "modality",
+        "pixel_aspect",
+        "orientation_fits_view",
+        "laterality_fits_body_part",
+        "one_laterality_per_series",
+        "one_label_per_study",
+        "near_duplicates_across_patients",
+        "near_duplicates_within_patients",
+        "one_source_split_per_patient",
+        "labels_as_before",
+        "balance_by_group",
+        "distributions_as_before",
+    }
+    assert {o["passed"] for o in found if o["rule"] in unasked} == {None}
+    report = tmp_path / "report"
+    report.mkdir()
+    write_report(found, N, report)
+    assert "<span class=nothing>nothing to check</span>" in (report / "validation.html").read_text()
+
+
+def test_groups_modalities_labels_and_distributions_are_compared(tmp_path):
+    config = ValidationConfig(
+        minimum_images=10,
+        by_modality={
+            "DX": {"rows": {"low": 100, "high": 5000}},
+            "CT": {"rows": {"low": 1, "high": 2}},
+        },
+        severity={"balance_by_group": "stop"},
+    )
+    # 20 patients a site; the second one has no negatives.
+    rows = [row(i) | {"site": "AB"[i // 40], "label": 1 if i >= 40 else i % 2} for i in range(80)]
+    rows[1]["source_split"] = "train"  # one patient, one class: too few to say anything
+    write_manifest(rows, tmp_path)
+    manifest = read_manifest(tmp_path)
+    previous = manifest.assign(
+        patient_id="q" + manifest["patient_id"],
+        label=[1 - label if i < 3 else label for i, label in enumerate(manifest["label"])],
+        scanner=["old"] * 80,
+    )
+    counts = {"found": 82, "read": 80, "set_aside": 2, "reasons": {"label_conflict": 2}}
+    found = check(manifest, counts, config, tmp_path / "data_docs", previous)
+    broken = {(o["rule"], o["column"]): o for o in found if o["outcome"] == "failed"}
+    assert broken.keys() == {
+        ("label_conflicts", "label_conflicts"),
+        ("by_modality", "rows of DX"),
+        ("balance_by_group", "positive_share"),
+        ("labels_as_before", "labels_as_before"),
+        ("distributions_as_before", "drifted"),
+    }
+    assert broken["balance_by_group", "positive_share"]["where"] == ["site B"]
+    assert broken["labels_as_before", "labels_as_before"]["unexpected"] == 3
+    assert broken["distributions_as_before", "drifted"]["where"] == ["scanner"]
+    assert [s.split(" on ")[1][:12] for s in failures(found)] == ["rows of DX (", "positive_sha"]
+    of_ct = next(o for o in found if o["column"] == "rows of CT")
+    assert of_ct["outcome"] == "nothing to check"
+
+
+def test_a_manifest_of_other_columns_or_types_is_refused(tmp_path):
+    rows = [row(i) for i in range(N)]
+    write_manifest(rows, tmp_path)
+    manifest = read_manifest(tmp_path).drop(columns="site")
+    manifest["age_years"] = "old"
+    manifest["extra"] = 1
+    with pytest.raises(BadInput, match="expect_column_values_to_be_between cannot be put"):
+        check(manifest, {"found": N, "read": N, "set_aside": 0}, CONFIG, tmp_path / "docs")
+    manifest["age_years"] = 50.0
+    found = check(manifest, {"found": N, "read": N, "set_aside": 0}, CONFIG, tmp_path / "data_docs")
+    assert next(o for o in found if o["rule"] == "schema")["where"] == ["extra", "site"]
+
+
+def wanted(**changes):
+    adults = {"expectation": "expect_column_values_to_be_between", "column": "age_years"}
+    demand = adults | {"min_value": 30, "why": "adults"} | changes
+    return CONFIG.model_copy(update={"expectations": (Expectation(**demand),)})
+
+
+def test_own_expectations_are_asked_with_their_severity(tmp_path):
+    config = wanted()
+    two = (
+        *config.expectations,
+        Expectation(**config.expectations[0].model_dump() | {"min_value": 0}),
+    )
+    manifest, found = outcomes(tmp_path, config=config.model_copy(update={"expectations": two}))
+    own = [o for o in found if o["rule"] == "own"]
+    assert [o["outcome"] for o in own] == ["failed", "passed"]
+    assert own[0]["unexpected"] == 10
+    assert "age_years (adults): 10 unexpected, min_value=30" in failures(found)[0]
+    assert len(flawless(manifest, found)) == N - 10
+    assert failures(outcomes(tmp_path, config=wanted(severity="warn"))[1]) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            wanted(expectation="expect_column_value_to_be_between"),
+            r"expectations.0.expectation: .*did you mean 'expect_column_values_to_be_between'",
+        ),
+        (
+            wanted(column="age"),
+            "expectations.0.column: .*no column 'age'; did you mean 'age_years'",
+        ),
+        (wanted(minvalue=3), "expectations.0.minvalue: .*did you mean 'min_value'"),
+        (wanted(min_value="many"), "expectations.0: .*min_value"),
+        (wanted(expectation="expect_column_values_to_be_unique"), "expectations.0.min_value"),
+        (
+            wanted(expectation="expect_query_results_to_match_comparison"),
+            "0.expectation: .* table",
+        ),
+        (
+            CONFIG.model_copy(update={"severity": {"blank_image": "warn"}}),
+            "severity.blank_image: .*did you mean 'blank_images'",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_with_the_way_out(config, words):
+    with pytest.raises(BadInput, match=f"validation.{words}"):
+        check_settings(config)
+    check_settings(wanted())
 
 
 def test_the_table_itself_must_be_large_balanced_and_accounted_for(tmp_path):
@@ -130,7 +290,7 @@ def test_the_report_loads_nothing_and_is_the_same_each_time(tmp_path):
     assert tree_digest(reports[0]) == tree_digest(reports[1])
 
     pages = list(reports[0].rglob("*.html"))
-    assert len(pages) == 6  # ours, their index, and two for each suite
+    assert len(pages) == 8  # ours, their index, and two for each table that has rows
     fetched = re.compile(
         r"<(?:script|link|img|iframe|form)\b[^>]*(?:src|href|action)=[\"']?https?:"
     )
@@ -153,7 +313,7 @@ def test_no_value_of_the_table_is_run_by_a_browser(tmp_path):
     _, found = outcomes(report, [(3, "sex", markup), (4, "instance_uid", markup)])
     write_report(found, N, report)
     theirs = list((report / "data_docs").rglob("validations/**/*.html"))
-    assert len(theirs) == 2
+    assert len(theirs) == 3
     for page in theirs:
         text = page.read_text()
         assert "<script" not in text
@@ -167,3 +327,13 @@ def test_no_value_of_the_table_is_run_by_a_browser(tmp_path):
 def test_a_range_upside_down_is_refused():
     with pytest.raises(ValueError, match="low 5"):
         Range(low=5, high=1)
+
+
+def test_every_rule_and_example_of_the_page_can_be_asked():
+    page = (ROOT / "docs" / "validation.md").read_text()
+    told = set(re.findall(r"`([a-z_]+)`", page.partition("| rule |")[2].partition("## Own")[0]))
+    assert set(SEVERITY) <= told
+    severities = re.findall(r"^\| (`.*?) \|.*\| (stop|warn) \|$", page, re.MULTILINE)
+    assert {n: s for names, s in severities for n in re.findall("`([a-z_]+)`", names)} == SEVERITY
+    for example in re.findall(r"```yaml\n(validation:.*?)```", page, re.DOTALL):
+        check_settings(ValidationConfig(**yaml.safe_load(example)["validation"]))

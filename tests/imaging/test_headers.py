@@ -1,8 +1,10 @@
+import gzip
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,13 +43,45 @@ def test_kinds_are_told_by_content(tmp_path: Path, dicom_bytes: Callable[..., by
         ({"PixelData": None}, "no_pixel_data"),
         ({"NumberOfFrames": "3"}, "multi_frame"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "colour"),
+        ({"SamplesPerPixel": 3}, "unreadable_header"),
+        ({"BitsAllocated": 24}, "unreadable_header"),
+        ({"Rows": None}, "incomplete_header"),
         ({"BurnedInAnnotation": "YES"}, "burned_in_annotation"),
+        ({"RecognizableVisualFeatures": "YES"}, "burned_in_annotation"),
     ],
 )
 def test_what_a_header_rules_out_is_said_before_ingestion(
     tmp_path: Path, dicom_bytes: Callable[..., bytes], changes: dict[str, Any], reason: str
 ) -> None:
     assert see(tmp_path, scan=dicom_bytes(**changes))["scan"].reason == reason
+
+
+def test_a_program_in_the_preamble_is_said_before_ingestion(
+    tmp_path: Path, dicom_bytes: Callable[..., bytes]
+) -> None:
+    data = b"MZ" + dicom_bytes()[2:]
+    assert see(tmp_path, scan=data)["scan"].reason == "executable_preamble"
+
+
+def test_volumes_are_told_by_their_headers(tmp_path: Path) -> None:
+    def nifti(*shape: int) -> bytes:
+        return bytes(nibabel.Nifti1Image(np.zeros(shape), np.eye(4)).to_bytes())
+
+    bad = bytearray(nifti(4, 4))
+    bad[40] = 0  # dimensions
+    seen = see(
+        tmp_path,
+        volume=gzip.compress(nifti(30, 20, 5)),
+        slice=nifti(30, 20),
+        time=nifti(4, 4, 4, 2),
+        bad=bytes(bad),
+    )
+    assert {name: (s.kind, s.reason, s.size) for name, s in seen.items()} == {
+        "volume": ("NIfTI", "multi_frame", (20, 30)),
+        "slice": ("NIfTI", None, (20, 30)),
+        "time": ("NIfTI", "four_dimensional", (0, 0)),
+        "bad": ("NIfTI", "unreadable_header", (0, 0)),
+    }
 
 
 def test_a_picture_in_colour_is_looked_at_as_far_as_the_bound(

@@ -1,8 +1,10 @@
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from imaging.config import Labels
 from imaging.labels import Label, match_files, read_labels, read_table
@@ -193,3 +195,70 @@ def test_an_empty_label_says_nothing_another_class_says_neither(table: Path) -> 
     assert "d.png" not in labels
     assert labels["c.png"].label is None
     assert labels["a.png"] == Label(0, patient_id="P1", sex="F")
+
+
+def test_a_split_and_a_day_go_on_as_the_table_has_them(table: Path) -> None:
+    days = ("2024-05-31", " 2024-05-31T23:30:00-05:00", "")
+    rows = ("a.png,PA,train", "b.png,AP,test", "c.png,AP,")
+    table.write_text(
+        "\n".join(["image,view,part,since", *map(",".join, zip(rows, days, strict=True))])
+    )
+    labels = read_labels(
+        table,
+        Labels(
+            key="file",
+            key_column="image",
+            column="view",
+            classes=("PA", "AP"),
+            split_column="part",
+            known_since_column="since",
+        ),
+    )
+    assert {key: (label.source_split, label.known_since) for key, label in labels.items()} == {
+        "a.png": ("train", date(2024, 5, 31)),
+        "b.png": ("test", date(2024, 5, 31)),  # where it was written, it was still the 31st
+        "c.png": (None, None),
+    }
+
+
+def test_a_day_in_another_form_is_told_by_its_row(table: Path) -> None:
+    table.write_text("image,view,since\na.png,PA,2024-05-31\nb.png,AP,31.5.2024\nc.png,AP,5/24\n")
+    settings = Labels(
+        key="file",
+        key_column="image",
+        column="view",
+        classes=("PA", "AP"),
+        known_since_column="since",
+    )
+    with pytest.raises(BadInput, match=r"2 of 3 rows of 'since' .* the first is row 2$") as caught:
+        read_labels(table, settings)
+    assert "31.5" not in str(caught.value)
+
+
+def test_a_row_for_a_patient_is_one_label_for_all_that_patient_s_images(table: Path) -> None:
+    table.write_text("mrn,finding\n17,yes\n18,no\n17,yes\n18,yes\n")
+    settings = Labels(key="PatientID", key_column="mrn", column="finding", classes=("no", "yes"))
+    labels = read_labels(table, settings)
+    assert labels["17"] == Label(1)
+    assert labels["18"].conflict
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"column": None}, "column is missing"),
+        ({"key_column": None}, "key_column is missing"),
+        ({"key": "mask"}, "masks say what is positive"),
+        ({"key": "mask", "column": None, "key_column": None}, "key_column is missing"),
+        ({"segments": [1]}, "segments: only masks have them"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changes: dict[str, Any], says: str) -> None:
+    whole = config().model_dump() | changes
+    with pytest.raises(ValidationError, match=says):
+        Labels.model_validate({k: v for k, v in whole.items() if v not in (None, (), "")})
+
+
+def test_beside_masks_a_table_has_no_label(table: Path) -> None:
+    settings = Labels(key="mask", key_column="image", classes=("no", "yes"), patient_column="who")
+    assert read_labels(table, settings)["a.png"] == Label(None, patient_id="P1")

@@ -1,3 +1,4 @@
+import gzip
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -9,7 +10,16 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from imaging.pixels import DICOM, JPEG, PNG, decode, media_type, pixel_digest, read_pixels
+from imaging.pixels import (
+    DICOM,
+    JPEG,
+    PNG,
+    decode,
+    media_type,
+    pixel_digest,
+    read_pixels,
+    stored_picture,
+)
 from imaging.reasons import SetAside
 from lineage.errors import BadInput
 
@@ -129,3 +139,23 @@ def test_another_media_type_is_bad_input() -> None:
 def test_equal_pixels_have_equal_digests_and_shape_counts() -> None:
     flat = np.zeros((2, 6), np.float32)
     assert pixel_digest(flat) == pixel_digest(flat.copy()) != pixel_digest(flat.reshape(3, 4))
+
+
+def test_colour_is_kept_on_request_but_not_glass() -> None:
+    channels = np.stack([GREYS, GREYS, GREYS, np.full_like(GREYS, 255)], axis=-1)
+    assert stored_picture(picture(channels), colour=True).shape == GREYS.shape
+    red, glass = channels.copy(), channels.copy()
+    red[0, 0, 0] += 1
+    glass[0, 0, 3] = 254
+    assert (stored_picture(picture(red), colour=True) == red[..., :3]).all()
+    with pytest.raises(SetAside, match="transparency"):
+        stored_picture(picture(glass), colour=True)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_nifti_is_told_by_its_content(pack: Callable[[bytes], bytes]) -> None:
+    import nibabel
+
+    image = nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+    assert media_type(pack(image.to_bytes())[:512]) == "application/x-nifti"
+    assert media_type(pack(b"no volume " * 100)[:512]) is None

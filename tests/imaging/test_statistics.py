@@ -54,6 +54,36 @@ def test_tiny_images_have_finite_numbers(shape: tuple[int, int]) -> None:
     assert np.isfinite(list(image_statistics(np.ones(shape, np.float32)).values())).all()
 
 
-def test_a_volume_is_refused() -> None:
+def test_frames_are_measured_together() -> None:
+    dark, bright = noise(0.03, seed=1) * 0.5, noise(0.1, seed=2)
+    whole = image_statistics(np.stack([dark, bright]))
+    first, second = image_statistics(dark), image_statistics(bright)
+    for name in ("intensity_mean", "noise_sigma", "sharpness", "border_mean"):
+        assert whole[name] == pytest.approx((first[name] + second[name]) / 2)
+    together = np.concatenate([dark, bright])
+    assert whole["intensity_std"] == pytest.approx(together.std())
+    percentiles = [whole[f"intensity_p{p}"] for p in ("01", "50", "99")]
+    assert percentiles == pytest.approx(np.percentile(together, (1, 50, 99)), abs=1e-3)
+    assert whole["entropy_bits"] == pytest.approx(image_statistics(together)["entropy_bits"])
+
+
+def test_equal_frames_look_like_the_one() -> None:
+    one = noise(0.1)
+    assert image_statistics(np.stack([one] * 3)) == pytest.approx(image_statistics(one), abs=1e-3)
+
+
+def test_colour_is_measured_by_its_brightness() -> None:
+    grey = noise(0.1)
+    coloured = np.stack([grey] * 3, axis=-1)
+    assert image_statistics(coloured) == pytest.approx(image_statistics(grey), abs=1e-3)
+    red, green = (np.zeros((4, 4, 3), np.float32) for _ in range(2))
+    red[..., 0] = green[..., 1] = 1
+    assert image_statistics(red)["intensity_mean"] == pytest.approx(0.299)
+    assert image_statistics(green)["intensity_p50"] == pytest.approx(0.587)
+    assert image_statistics(np.stack([red, green]))["border_mean"] == pytest.approx(0.443)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 4, 5), (2, 2, 2, 2, 3), (0, 4), (0, 4, 4)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="H, W"):
-        image_statistics(np.zeros((2, 3, 4), np.float32))
+        image_statistics(np.zeros(shape, np.float32))

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from imaging.worker import DECODER_ABORTED, TOO_LARGE, TOO_SLOW, map_isolated
+from imaging.worker import DECODER_ABORTED, TOO_LARGE, TOO_SLOW, each_isolated, map_isolated
 from lineage.errors import StepFailed
 
 TASKS = """
@@ -60,6 +60,25 @@ def test_an_aborting_or_greedy_file_costs_itself_only() -> None:
     assert [r if isinstance(r, dict) else r[1] for r in results] == [
         "a", DECODER_ABORTED, "b", TOO_LARGE, "c", DECODER_ABORTED, DECODER_ABORTED, "d",
     ]  # fmt: skip
+
+
+def test_what_a_dead_child_held_is_done_by_another() -> None:
+    items = ["abort" if i % 9 == 4 else str(i) for i in range(40)]
+    results = run(items)
+    assert [r if isinstance(r, dict) else r[1] for r in results] == [
+        DECODER_ABORTED if item == "abort" else item for item in items
+    ]
+
+
+def test_results_come_one_by_one_and_who_stops_listening_stops_the_children() -> None:
+    answers = each_isolated(
+        "made_up_tasks:work", 1, ["a"] * 50, timeout_s=60, memory_gib=0.5, processes=1
+    )
+    item, (_, word, pid) = next(answers)
+    assert (item, word) == (0, "a")
+    assert Path("/proc", str(pid)).exists()
+    answers.close()
+    assert not Path("/proc", str(pid)).exists()
 
 
 def test_a_hanging_file_is_given_up() -> None:

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 
 from imaging.config import Labels
+from imaging.deidentification.crosswalk import Crosswalk
+from imaging.deidentification.policy import DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Pseudonyms
 from lineage.errors import BadInput
 from lineage.files import write_json
@@ -59,12 +61,17 @@ def manifest():
     )
 
 
+def counted(manifest, table, labels, key):
+    config = CONFIG.model_copy(update={"labels": labels})
+    return newly_labelled(manifest, table, config, Pseudonyms(key))
+
+
 def test_only_labelled_patients_that_the_snapshot_lacks_are_new(tmp_path, manifest):
     table = tmp_path / "labels.csv"
     table.write_text("patient_id,label\n007,1\n 007 ,1\n7,1\nDoe^Jane,0\nNA,1\n,1\nX,1\nX,0\n")
     # "7" is not "007", "NA" is a name; X is labelled both ways, so not labelled.
-    assert newly_labelled(manifest, table, BY_PATIENT, KEY) == (2, "patients")
-    assert newly_labelled(manifest, table, BY_PATIENT, bytes(32)) == (4, "patients")
+    assert counted(manifest, table, BY_PATIENT, KEY) == (2, "patients")
+    assert counted(manifest, table, BY_PATIENT, bytes(32)) == (4, "patients")
 
 
 def test_a_patient_column_counts_patients_and_not_images(tmp_path, manifest):
@@ -72,7 +79,26 @@ def test_a_patient_column_counts_patients_and_not_images(tmp_path, manifest):
     table.write_text("uid,who,label\n1.2.3,007,0\n1.2.7,new,1\n1.2.8,new,1\n")
     by_image = {"key": "SOPInstanceUID", "key_column": "uid", "patient_column": "who"}
     config = BY_PATIENT.model_copy(update=by_image)
-    assert newly_labelled(manifest, table, config, KEY) == (1, "patients")
+    assert counted(manifest, table, config, KEY) == (1, "patients")
+
+
+def test_uids_that_ingestion_keeps_are_known_by_themselves(tmp_path, manifest):
+    table = tmp_path / "labels.csv"
+    table.write_text("uid,label\n1.2.3,0\n1.2.9,1\n")
+    by_image = BY_PATIENT.model_copy(update={"key": "SOPInstanceUID", "key_column": "uid"})
+    kept = CONFIG.model_copy(
+        update={"labels": by_image, "deidentification": DeidentificationPolicy(retain=("uids",))}
+    )
+    known = manifest.assign(instance_uid="1.2.3")
+    assert newly_labelled(known, table, kept, Pseudonyms(KEY)) == (1, "images")
+
+
+def test_drawn_names_are_known_again(tmp_path, manifest):
+    table, drawn = tmp_path / "labels.csv", Crosswalk(tmp_path / "crosswalk.sqlite", KEY)
+    table.write_text("patient_id,label\nold,1\nnew,0\n")
+    known = manifest.assign(patient_id=drawn.patient("old"))
+    config = CONFIG.model_copy(update={"labels": BY_PATIENT})
+    assert newly_labelled(known, table, config, drawn) == (1, "patients")
 
 
 def test_images_are_counted_where_no_patient_is_named(tmp_path, manifest):
@@ -80,17 +106,29 @@ def test_images_are_counted_where_no_patient_is_named(tmp_path, manifest):
     rows = {"uid": ["1.2.3", "1.2.5", "1.2.6"], "label": ["0", "1", "0"]}
     pd.DataFrame(rows).to_parquet(table)
     config = BY_PATIENT.model_copy(update={"key": "SOPInstanceUID", "key_column": "uid"})
-    assert newly_labelled(manifest, table, config, KEY) == (2, "images")
+    assert counted(manifest, table, config, KEY) == (2, "images")
     files = BY_PATIENT.model_copy(update={"key": "file", "key_column": "uid"})
     with pytest.raises(BadInput, match="patient_column"):
-        newly_labelled(manifest, table, files, KEY)
+        counted(manifest, table, files, KEY)
+
+
+def test_beside_masks_patients_are_new_whose_images_have_one(tmp_path, manifest):
+    (tmp_path / "labels.csv").write_text("image,who\na.png,007\nb.png,new\nc.png,newer\n")
+    for name in ("a.png", "b.nii.gz", "d.png"):
+        (tmp_path / name).write_bytes(b"not opened")
+    settings = {"key": "mask", "classes": ("0", "1")}
+    whose = Labels(**settings, key_column="image", patient_column="who")
+    assert counted(manifest, tmp_path, whose, KEY) == (1, "patients")
+    for more in ({}, {"key_column": "image"}):
+        with pytest.raises(BadInput, match="patient_column is not set"):
+            counted(manifest, tmp_path, Labels(**settings, **more), KEY)
 
 
 def test_a_table_without_the_column_is_refused_without_quoting_it(tmp_path, manifest):
     table = tmp_path / "labels.csv"
     table.write_text("name\nDoe^Jane\n")
     with pytest.raises(BadInput, match="no column 'patient_id'") as error:
-        newly_labelled(manifest, table, BY_PATIENT, KEY)
+        counted(manifest, table, BY_PATIENT, KEY)
     assert "Doe" not in str(error.value)
 
 

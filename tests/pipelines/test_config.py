@@ -237,3 +237,14 @@ def test_a_setting_without_its_section_is_found_by_its_name(tmp_path) -> None:
     both = "did you mean 'training.seed' or 'evaluation.seed'?"
     assert message(tmp_path, VALID, "seed=5").endswith(both)
     assert message(tmp_path, VALID, "trainin.seed=5").startswith("--set: trainin is not a setting")
+
+
+def test_new_patients_are_counted_by_the_names_that_ingestion_gives(tmp_path) -> None:
+    text = Path("configs/phantom.yaml").read_text()
+    own = tmp_path / "own.yaml"
+    own.write_text(text.replace("ingestion:\n", "ingestion:\n  deidentification: {dates: full}\n"))
+    config = load(own)
+    assert config.retraining.deidentification.dates == "full"
+    assert config.ingestion.history == config.registration.name
+    own.write_text(own.read_text().split("retraining:")[0])
+    assert load(own).retraining.deidentification.dates == "full"

@@ -16,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from imaging.deidentification.crosswalk import Crosswalk
 from lineage.code import LOCK, ROOT
 from lineage.workspace import Workspace
 from pipelines import doctor
@@ -63,7 +64,7 @@ def test_the_command_ends_by_what_it_found(home: Workspace, monkeypatch) -> None
     monkeypatch.setenv("LIGHTBOX_SECRET_SPLIT_KEY", "short")
     assert ending() == 1
     told = CliRunner().invoke(cli, ["doctor"], standalone_mode=False).output
-    assert "problem  secrets    LIGHTBOX_SECRET_SPLIT_KEY: not a secret of 64 hex digits" in told
+    assert "problem  secrets    LIGHTBOX_SECRET_SPLIT_KEY: expected the secret" in told
     assert "-> set it to the secret, or unset it" in told
 
 
@@ -168,9 +169,23 @@ def test_secrets_that_others_read_or_that_are_torn(home: Workspace) -> None:
         assert "another account owns pseudonym.key" in found(home, "secrets").told
         subprocess.run(found(home, "secrets").way, shell=True, check=True)
 
+    Crosswalk(home.home / "secrets" / "crosswalk.sqlite", bytes(32)).close()
+    assert found(home, "secrets").state == "ok"
     key.write_text(key.read_text()[:40])
     check = found(home, "secrets")
     assert check.state == "problem" and "backup" in check.way
+
+
+def test_a_secret_in_a_file_that_the_environment_names(
+    home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key"
+    monkeypatch.setenv("LIGHTBOX_SECRET_PSEUDONYM_KEY_FILE", str(file))
+    check = found(home, "secrets")
+    assert check.state == "problem" and "PSEUDONYM_KEY_FILE: cannot be read" in check.told
+    file.write_text("ab" * 32)
+    file.chmod(0o600)
+    assert found(home, "secrets").state == "ok"
 
 
 def database(home: Workspace, version: str) -> Check:

@@ -1,14 +1,21 @@
+import html
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from evidence import parts, prepare_registry
 
+from imaging.deidentification.policy import DeidentificationPolicy, not_safe_harbor
+from imaging.deidentification.profile import policy_digest
+from imaging.deidentification.risk import risk_summary
 from lineage.errors import BadInput
+from lineage.openings import record_opening
 from lineage.workspace import Workspace
 from registry import audit_log, dossier
 from registry.approval import approve
@@ -26,6 +33,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         prepare_registry(Workspace(folder / "home"))
         for seed, outcome in ((1, "pass"), (2, "pass"), (3, "fail")):
             register("chest", **parts(folder / str(seed), seed=seed, outcome=outcome))
+            record_opening("e" * 64, f"{seed}" * 64, None, f"look <{seed}>")
             if outcome == "pass":
                 approve("chest", str(seed), actor="Ada <L>", reason="read it")
                 move_champion("chest", str(seed), actor="step:deploy_canary", reason="released")
@@ -41,6 +49,65 @@ def test_the_machine_form_is_json_and_whole(served: dict[str, Any]) -> None:
         "champion",
     ]
     assert document["audit"]["agrees"]
+
+
+def test_openings_of_the_test_split_are_told_with_who_and_why(served: dict[str, Any]) -> None:
+    document = served["1"]
+    assert [o["reason"] for o in document["openings"]] == ["look <1>", "look <2>", "look <3>"]
+    text, page = dossier.as_text(document), dossier.as_html(document)
+    assert "openings of the test split: 3 in this workspace" in text
+    assert f"{document['openings'][0]['actor']}: look <1>" in text
+    assert "<td>look &lt;3&gt;</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ({}, ["pseudonyms derived under a key, dates modified", "not Safe Harbor: `dates: mod"]),
+        ({"pseudonyms": "random", "dates": "removed", "basis": "safe_harbor"},
+         ["pseudonyms drawn, dates removed", "called safe harbor"]),
+        ({"text_in_pixels": {"action": "mask", "ocr": True}}, ["looked for by a detector"]),
+        ({"basis": "expert_determination", "basis_reference": "report 7"},
+         ["called expert determination report 7"]),
+    ],
+)  # fmt: skip
+def test_what_was_done_to_identities_is_told(
+    served: dict[str, Any], policy: dict[str, Any], said: list[str]
+) -> None:
+    how = DeidentificationPolicy.model_validate(policy)
+    risk = risk_summary(pd.DataFrame({"patient_id": ["a", "b", "c"], "sex": ["F", "F", "M"]}))
+    document = json.loads(json.dumps(served["1"]))
+    document["data"]["deidentification"] |= {
+        "volumes": 3,
+        "policy": how.model_dump(mode="json"),
+        "policy_digest": policy_digest(how),
+        "not_safe_harbor": list(not_safe_harbor(how)),
+        "checks": {"strings": 0, "pixels": 0},
+        "risk": asdict(risk),
+    }
+    said += [
+        policy_digest(how)[:12],
+        "0 leaks by 2 checks",
+        "3 NIfTI volumes",
+        "1 of 3 patients are alone",
+    ]
+    for told in said:
+        assert told in dossier.as_text(document)
+        assert told in html.unescape(dossier.as_html(document))
+
+
+def test_the_report_on_the_data_is_kept_and_linked(served: dict[str, Any]) -> None:
+    document = served["2"]
+    assert Path(document["validation_report"].removeprefix("file://")).read_text() == "a page"
+    page, text = dossier.as_html(document), dossier.as_text(document)
+    assert f'href="{document["validation_report"]}"' in page
+    assert "<li>scanner: alone tells the classes apart</li>" in page
+    for told in ("1 nothing to check, 1 passed; 1 warnings", "strong shortcuts: scanner"):
+        assert told in text
+        assert told in page
+    del document["data"]["validation"]  # a version from before
+    document |= {"validation_report": None}
+    assert "strong shortcuts" not in dossier.as_html(document) + dossier.as_text(document)
 
 
 def test_service_is_told_from_until(served: dict[str, Any]) -> None:
@@ -87,7 +154,10 @@ def test_text_and_page_show_the_same_numbers_and_reasons(served: dict[str, Any])
 
 
 def test_the_page_loads_nothing_and_escapes_what_people_wrote(served: dict[str, Any]) -> None:
-    page = dossier.as_html(served["1"])
+    # A link is followed by a person, never by the page.
+    page = dossier.as_html(served["1"]).replace(
+        f'<a href="{served["1"]["validation_report"]}">', ""
+    )
     assert not re.search(r"<(script|link|img|iframe)|\b(src|href)=|url\(|@import|https?:", page)
     assert "Ada &lt;L&gt;" in page
 

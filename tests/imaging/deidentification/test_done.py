@@ -11,10 +11,12 @@ def item(**attributes: object) -> Dataset:
 
 
 def test_each_attribute_is_told_by_what_became_of_it() -> None:
-    source = item(PatientName="A^B", PatientID="7", Modality="CT", StudyTime="101500")
+    source = item(PatientName="A^B", PatientID="7", Modality="CT", StudyTime="101500", StudyID="")
     source.add_new(0x00090010, "LO", "MAKER")
     source.add_new(0x00080002, "LO", "what is this")
-    written = item(PatientID="x9", Modality="CT", StudyTime="", PatientIdentityRemoved="YES")
+    written = item(
+        PatientID="x9", Modality="CT", StudyTime="", StudyID="", PatientIdentityRemoved="YES"
+    )
     assert done(source, written) == {
         "Modality": ["kept"],
         "PatientID": ["replaced"],
@@ -27,12 +29,12 @@ def test_each_attribute_is_told_by_what_became_of_it() -> None:
 
 
 def test_items_are_compared_at_every_depth() -> None:
-    source = item(PerFrameFunctionalGroupsSequence=[item(DerivationImageSequence=[item(
-        SourceImageSequence=[item(ReferencedSOPInstanceUID="1.2.3", PurposeOfReferenceCodeSequence=[])]
-    )])])  # fmt: skip
-    written = item(PerFrameFunctionalGroupsSequence=[item(DerivationImageSequence=[item(
-        SourceImageSequence=[item(ReferencedSOPInstanceUID="2.25.1")]
-    )])])  # fmt: skip
+    before = item(ReferencedSOPInstanceUID="1.2.3", PurposeOfReferenceCodeSequence=[])
+    after = item(ReferencedSOPInstanceUID="2.25.1")
+    source, written = (
+        item(DerivationImageSequence=[item(SourceImageSequence=[inner])])
+        for inner in (before, after)
+    )
     told = done(source, written)
     assert told["ReferencedSOPInstanceUID"] == ["replaced"]
     assert told["PurposeOfReferenceCodeSequence"] == ["removed"]

@@ -10,15 +10,17 @@ from manifest_rows import manifest_row
 from imaging.manifest import read_manifest, write_manifest
 from imaging.snapshots import history
 from lineage.errors import BadInput
+from lineage.files import write_json
 
 
 def day(number: int) -> datetime:
     return datetime(2026, 1, number, tzinfo=UTC)
 
 
-def taken(folder: Path, rows: list[dict[str, Any]]) -> Path:
+def taken(folder: Path, rows: list[dict[str, Any]], dates: str = "modified") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_manifest(rows, folder)
+    write_json(folder / "deidentification.json", {"policy": {"dates": dates}})
     return folder
 
 
@@ -49,17 +51,24 @@ def test_a_place_in_the_source_is_no_news(tmp_path: Path) -> None:
 def test_labels_by_when_they_became_known(tmp_path: Path) -> None:
     ledger, here = tmp_path / "h", tmp_path / "s"
     rows = [manifest_row(1, label=0, label_known_since=date(2020, 1, 1)), manifest_row(2)]
-    history.remember(taken(here, rows), ledger, "m", day(1))
+    history.remember(taken(here, rows, "full"), ledger, "m", day(1))
     rows[0] |= {"label": 1, "label_known_since": date(2021, 1, 1)}
-    history.remember(taken(here, rows), ledger, "m", day(2))
+    history.remember(taken(here, rows, "full"), ledger, "m", day(2))
 
     def labels(year: int) -> list[int]:
         when = datetime(year, 6, 1, tzinfo=UTC)
         return list(history.as_of(ledger, "m", when, clock="label_known_since")["label"])
 
     assert [labels(year) for year in (2019, 2020, 2021)] == [[], [0], [1]]
-    history.remember(taken(here, rows[1:]), ledger, "m", day(3))
+    history.remember(taken(here, rows[1:], "full"), ledger, "m", day(3))
     assert labels(2021) == []  # what we no longer hold is not given out again
+
+
+def test_a_moved_date_is_no_time_to_know_a_label_by(tmp_path: Path) -> None:
+    rows = [manifest_row(1, label_known_since=date(1915, 1, 1))]
+    history.remember(taken(tmp_path / "s", rows), tmp_path / "h", "m", day(1))
+    with pytest.raises(BadInput, match="that takes true dates"):
+        history.as_of(tmp_path / "h", "m", day(2), clock="label_known_since")
 
 
 def test_histories_do_not_mix_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
@@ -78,9 +87,7 @@ def test_histories_do_not_mix_and_an_unknown_one_is_refused(tmp_path: Path) -> N
 
 @settings(max_examples=15, deadline=None)
 @given(
-    versions=st.lists(
-        st.dictionaries(st.integers(0, 4), st.integers(0, 1)), min_size=1, max_size=4
-    )
+    versions=st.lists(st.dictionaries(st.integers(0, 4), st.integers(0, 1)), min_size=1, max_size=4)
 )
 def test_every_snapshot_can_be_had_back(
     versions: list[dict[int, int]], tmp_path_factory: pytest.TempPathFactory

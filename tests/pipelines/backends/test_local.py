@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from toys import Settings, announce, breaks, compare, judge, rate, read, stumbles, watch_grow
 
+from components.contract import Input, Output, component
 from lineage.errors import BadInput
 from lineage.record import read_record
 from lineage.workspace import Workspace
-from pipelines.backends import local
+from pipelines.backends import keys, local
+from pipelines.backends.plan import plan
 from pipelines.graph import Fail, Pipeline, Source, Step, When
 from pipelines.runs import Run, StepState, past_runs
 
@@ -170,6 +172,7 @@ sys.path[:0] = [{helpers!r}, {root!r}, {here!r}]
 import toys, test_local
 from lineage.workspace import Workspace
 from pipelines.backends import local
+from pipelines.backends.plan import plan
 def tell(run, step):
     if step.name == {at!r} and step.state == {state!r}:
         print("here", flush=True)
@@ -257,6 +260,37 @@ def test_what_is_in_service_itself_need_not_beat_itself(home, source, journal, t
     again = walk(against(throne, journal, source), home)
     assert states(again) == {"read": "reused", "compare": "reused"}
     assert again.step("compare").values == first.step("compare").values
+
+
+@component()
+def read_with_images(config: Settings, source: Input, words: Output) -> None:
+    """Write what a registry keeps, and more, which it does not."""
+    (words / "words.txt").write_text((source / "in.txt").read_text())
+    (words / "images.bin").write_bytes(b"large")
+
+
+def test_some_files_of_it_are_enough_to_be_told_as_the_same(home, source, journal, throne) -> None:
+    config = Settings(journal=str(journal))
+    made = Step(read_with_images, config, source=Source("source", str(source)))
+    rival = Source("rival", str(throne), replaced_by=made["words"])
+    judged = Step(compare, config, mine=made["words"], theirs=rival)
+    pipeline = Pipeline("p", [made, judged])
+    (throne / "words.txt").write_bytes((source / "in.txt").read_bytes())
+    assert set(states(walk(pipeline, home)).values()) == {"ran"}  # it never met another
+    (throne / "words.txt").write_text("another")
+    first = walk(pipeline, home)
+    assert states(first)["compare"] == "ran"
+    (throne / "words.txt").write_bytes((source / "in.txt").read_bytes())
+    again = walk(pipeline, home)
+    assert states(again)["compare"] == "reused"
+    assert again.step("compare").values == first.step("compare").values
+    assert [p.action for p in plan(pipeline, home, lambda s: Path(s.uri))] == ["reuse", "reuse"]
+    nobody = throne.parent / "nobody"
+    nobody.mkdir()
+    two, paths = {"mine": "a", "theirs": "b"}, {"mine": throne, "theirs": nobody}
+    assert keys.settled(judged, two, paths) == two
+    (throne / "more.txt").write_text("not of it")
+    assert states(walk(pipeline, home))["compare"] == "ran"
 
 
 def test_another_rival_is_met_anew(home, source, journal, throne) -> None:

@@ -272,13 +272,14 @@ def test_each_single_setting_changes_the_key_of_the_step_that_gets_it(home) -> N
         assert changed_by(before, after) == set(SECTIONS[path[0]]), path
 
 
-@pytest.mark.parametrize("source", ["scans", "labels", "champion", "traffic"])
+@pytest.mark.parametrize("source", ["scans", "labels", "previous", "champion", "traffic"])
 def test_one_byte_of_a_source_changes_the_keys_of_the_steps_that_read_it(
     home, tmp_path, source
 ) -> None:
     readers = {
         "scans": {"ingest"},
         "labels": {"ingest", "retrain"},
+        "previous": {"validate"},
         "champion": {"evaluate"},
         "traffic": {"monitor_drift"},
     }

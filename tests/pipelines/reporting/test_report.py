@@ -119,7 +119,7 @@ def test_what_a_failed_step_wrote_is_shown(home, life) -> None:
     (folder / "failed/validate").mkdir(parents=True)
     (folder / "validate.report").rename(folder / "failed/validate/report")
     html = page(life, home)
-    assert "2 of 3 expectations are met by 60 images" in Page(html).text
+    assert "2 of 5 expectations are met by 60 images" in Page(html).text
     assert 'href="failed/validate/report/validation.html"' in html
 
 
@@ -130,7 +130,9 @@ def test_what_a_failed_step_wrote_is_shown(home, life) -> None:
         "1 min 16 s",
         "61 files found = 60 read + 1 set aside. They show 40 patients.",
         "train 20 30 11 19",
-        "2 of 3 expectations are met by 60 images.",
+        "2 of 5 expectations are met by 60 images, 1 have nothing to check.",
+        "a plausible age ? warned age_years 2 unexpected",
+        "scanner ? strong 0.800 (0.750 to 0.850), n 60",
         "a plausible age ✗ failed age_years 5 unexpected",
         "a plausible age ? tolerated age_years 3 unexpected",
         "The operating threshold is 0.42, set on validation images for a specificity of 0.9.",

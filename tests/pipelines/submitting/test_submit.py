@@ -162,7 +162,7 @@ def test_a_refused_model_on_sagemaker(on_sagemaker, project, home) -> None:
     assert report["engine_id"] == _arn(on_sagemaker)
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
     assert report["commit"] == head.stdout.strip()
-    assert set(report["sources"]) == {"scans", "labels", "champion", "traffic"}
+    assert set(report["sources"]) == {"scans", "labels", "previous", "champion", "traffic"}
     assert report["started_at"] and report["ended_at"]
     (run,) = json.loads(lightbox("runs", "--json").output)
     assert (run["outcome"], run["exit_code"], run["id"]) == ("refused", 3, report["run"])

@@ -1,0 +1,169 @@
+"""How an identity may be written: a name in other letters or backwards, a date in other forms."""
+
+import base64
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+SHORTEST = 3  # letters of a name
+INSIDE = 5  # letters of a name that is also looked for inside longer words
+NUMBER = 6  # characters of a number; "17" is also a measurement somewhere
+
+_WORD = re.compile(r"[^\W\d_]+")
+_ALONE = rb"(?<![A-Za-z0-9.])%b(?![A-Za-z0-9]|\.[0-9])"
+_TWO_LETTERS = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "aa", "æ": "ae", "ø": "oe", "œ": "oe"}
+)
+_ONE_LETTER = str.maketrans(
+    {"ß": "ss", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
+)
+_MONTHS = {
+    month: f"{number:02d}".encode()
+    for number, month in enumerate(b"jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)
+}
+# Looking ahead only, so that 1.5.3.2019 is read as 1.5.3 and as 5.3.2019.
+_NUMERIC_DAY = re.compile(rb"(?<!\d)(?=(\d{1,4})([-./ _]|)(\d\d?)\2(\d{1,4})(?!\d))")
+_WORDED_DAY = re.compile(
+    rb"(?<!\d)(\d{0,4})(?:st|nd|rd|th)?[-., ]{0,2}("
+    + b"|".join(_MONTHS)
+    + rb")[a-z]{0,6}[-., ]{0,2}(\d{0,2})(?:st|nd|rd|th)?[-., ]{0,2}(\d{4})?(?!\d)"
+)
+
+
+@dataclass(frozen=True)
+class Mention:
+    """Finds identifiers in text or bytes.
+
+    One is made for every file, so nothing is compiled: each identifier is looked for as it stands,
+    and only one that is there is looked at more closely.
+
+    Attributes:
+        inside: Lower-case UTF-8, found inside longer words, too.
+        alone: Found only where no letter or digit is next to it.
+        days: As YYYYMMDD, found in any usual way to write a day with all of its year.
+    """
+
+    inside: tuple[bytes, ...]
+    alone: tuple[bytes, ...]
+    days: frozenset[bytes]
+
+    def search(self, text: bytes) -> bytes | None:
+        """An identifier that a text, UTF-8, mentions, or None."""
+        return next(self.found(text), None)
+
+    def found(self, text: bytes) -> Iterator[bytes]:
+        """The identifiers that a text, UTF-8, mentions."""
+        text = text.lower()
+        yield from (word for word in self.inside if word in text)
+        for word in self.alone:
+            if word in text and re.search(_ALONE % re.escape(word), text):
+                yield word
+        if any(day[:4] in text for day in self.days):
+            yield from self.days.intersection(_days(text))
+
+    def found_in_bytes(self, data: bytes) -> Iterator[bytes]:
+        """The identifiers in what may be anything: such as are too long to be there by chance."""
+        data = data.lower()
+        yield from (w for w in (*self.inside, *self.alone) if len(w) >= INSIDE and w in data)
+
+
+def mention(identifiers: Iterable[str]) -> Mention:
+    """Of identifiers.
+
+    Names of five letters or more match inside longer words, too; shorter ones only as words, or a
+    patient called Ray would be found in every X-ray.
+    """
+    inside: list[bytes] = []
+    alone: list[bytes] = []
+    days: list[bytes] = []
+    for word in identifiers:
+        text = word.lower().encode()
+        if word.isdigit() and len(word) == 8:
+            inside.append(text)
+            days.append(text)
+        else:
+            (inside if word.isalpha() and len(word) >= INSIDE else alone).append(text)
+    return Mention(tuple(inside), tuple(alone), frozenset(days))
+
+
+def _days(text: bytes) -> Iterator[bytes]:
+    """What may be days in a text, each as YYYYMMDD; where two readings are possible, both."""
+    for match in _NUMERIC_DAY.finditer(text):
+        first, separator, middle, last = match.groups()
+        if not separator:
+            digits = first + middle + last
+            if len(digits) != 8:
+                continue
+            first, middle, last = digits[:2], digits[2:4], digits[4:]  # year first is found anyway
+        if len(first) == 4:
+            yield first + middle.zfill(2) + last.zfill(2)
+        yield last + middle.zfill(2) + first.zfill(2)
+        yield last + first.zfill(2) + middle.zfill(2)
+    for match in _WORDED_DAY.finditer(text):
+        before, month, after, year = match.groups()
+        if year:
+            yield year + _MONTHS[month] + (before or after).zfill(2)
+        elif len(before) == 4:
+            yield before + _MONTHS[month] + after.zfill(2)
+
+
+@lru_cache(maxsize=1024)  # of one process: a patient's files follow each other
+def of_name(text: str) -> tuple[str, ...]:
+    """Each part of a person's name, in other letters and backwards; short parts joined, too."""
+    parts = _WORD.findall(unicodedata.normalize("NFC", text).lower())
+    words = [w for part in parts if _telling(part) for w in _letters(part)]
+    words += [word[::-1] for word in words if word.isascii() and len(word) >= INSIDE]
+    for first, second in pairwise(parts):
+        if min(len(first), len(second)) < INSIDE <= len(first + second):
+            words += [first + second, second + first]
+    return tuple(dict.fromkeys(words))
+
+
+def _telling(word: str) -> bool:
+    """Long enough to be no coincidence; of Chinese, Japanese and Korean one sign is a name."""
+    return len(word) >= SHORTEST or any(sign >= "\u1100" for sign in word)
+
+
+def _letters(word: str) -> Iterator[str]:
+    """Müller, Muller, Mueller."""
+    yield word
+    if word.isascii():
+        return
+    for letters in (_TWO_LETTERS, _ONE_LETTER):
+        plain = unicodedata.normalize("NFKD", word.translate(letters))
+        plain = "".join(c for c in plain if not unicodedata.combining(c))
+        if plain.isascii() and len(plain) >= SHORTEST:
+            yield plain
+
+
+@lru_cache(maxsize=1024)
+def of_number(text: str) -> tuple[str, ...]:
+    """An identifier as it is, its digits, and these without leading zeros.
+
+    "MRN-0123456" is 123456 in a field that takes numbers only.
+    """
+    if len(text) < NUMBER and sum(map(str.isalpha, text)) < 3:
+        return ()  # 17 or A1 is also a measurement or a code somewhere
+    digits = re.sub(r"\D", "", text)
+    words = [text.lower()]
+    if len(digits.lstrip("0")) >= NUMBER:
+        words += [digits, digits.lstrip("0")]
+    return tuple(dict.fromkeys(words))
+
+
+@lru_cache(maxsize=1024)
+def encoded(text: str) -> frozenset[bytes]:
+    """A whole value as a program may have written it: wide characters, base64, hexadecimal."""
+    raw = text.encode()
+    if len(raw) < NUMBER:
+        return frozenset()
+    # Wherever it starts in a longer text, these letters of its base64 are the same.
+    in_base64 = {
+        base64.b64encode(before + raw).rstrip(b"=")[told:-1]
+        for before, told in ((b"", 0), (b"a", 2), (b"ab", 3))
+    }
+    wide = {text.encode("utf-16-le"), text.encode("utf-16-be")}
+    return frozenset(wide | in_base64 | {raw.hex().encode(), raw.hex().upper().encode()})

@@ -1,0 +1,108 @@
+"""What takes a look at more than one file: conflicts, copies, labels, and who comes before whom."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from imaging.deidentification.pseudonyms import Names
+from imaging.labels import Label, Mask
+from imaging.snapshots.ingested import unseal
+
+
+@dataclass(slots=True)
+class Image:
+    """What the decisions need to know of a file; of 100,000 of them, all at once.
+
+    Attributes:
+        file: Its path in the source.
+        reason: Why it is set aside, or "".
+        key: The labels table's key for it.
+        content, instance, pixels: The file's digest, its new instance UID, its pixels' digest.
+        patient: Its patient's pseudonym, where the header names one.
+        mask: The label's mask, where it fits.
+    """
+
+    file: str
+    reason: str
+    key: str | None = None
+    content: str = ""
+    instance: str = ""
+    pixels: str = ""
+    patient: str | None = None
+    mask: Mask | None = None
+
+
+def decide(images: Sequence[Image], label_of: dict[str, Label]) -> None:
+    """Add the reasons that take a look at more than one file."""
+    conflicting_instances(images)
+    for image in images:
+        if image.reason:
+            continue
+        label = label_of[image.key] if image.key is not None else None
+        if label is not None and label.conflict:
+            image.reason = "label_conflict"
+        elif label is not None and label.reason:
+            image.reason = label.reason
+        elif label is None or label.label is None:
+            image.reason = "unlabelled" if label is None else "other_class"
+        elif not (image.patient or label.patient_id):
+            image.reason = "no_patient_id"
+        elif label.mask and not image.mask:
+            image.reason = "mask_mismatch"
+    for group in groups(images, lambda image: image.pixels):
+        if len({_told(label_of[str(image.key)]) for image in group}) > 1:
+            for image in group:
+                image.reason = "label_conflict"
+            continue
+        seen = {group[0].content}
+        for image in group[1:]:
+            image.reason = "duplicate_file" if image.content in seen else "duplicate_pixels"
+            seen.add(image.content)
+
+
+def _told(label: Label) -> tuple[int | None, str]:
+    return label.label, label.mask.sha256 if label.mask else ""
+
+
+def conflicting_instances(images: Sequence[Image]) -> None:
+    """Set aside different files with the same SOP Instance UID: nobody knows which is true."""
+    for group in groups(images, lambda image: image.instance):
+        if len({image.content for image in group}) > 1:
+            for image in group:
+                image.reason = "conflicting_instance_uid"
+
+
+def groups(images: Sequence[Image], key: Callable[[Image], str]) -> list[list[Image]]:
+    """Images still in, grouped; in the order of the files."""
+    found: dict[str, list[Image]] = defaultdict(list)
+    for image in images:
+        if not image.reason:
+            found[key(image)].append(image)
+    return list(found.values())
+
+
+def original_ids(
+    images: Sequence[Image], label_of: dict[str, Label], sealed: dict[str, str], names: Names
+) -> dict[str, str]:
+    """Each patient's own identifier, by pseudonym; for memory only."""
+    found: dict[str, str] = {}
+    for image in images:
+        if image.patient is None:
+            patient_id = label_of[str(image.key)].patient_id or ""
+            found[names.patient(patient_id)] = patient_id
+        elif image.patient not in found:
+            found[image.patient] = unseal(names.key, sealed[image.patient])
+    return found
+
+
+def ranks(original: dict[str, str]) -> dict[str, int]:
+    """Where each patient stands in the order of the original identifiers."""
+    ordered = sorted(original, key=lambda patient: (_numbers_in(original[patient]), patient))
+    return {patient: i for i, patient in enumerate(ordered)}
+
+
+def _numbers_in(text: str) -> list[tuple[int, str]]:
+    """To sort by: P9 comes before P10."""
+    parts = re.split(r"0*([0-9]+)", text)  # texts and numbers by turns
+    return [(len(part) if i % 2 else 0, part) for i, part in enumerate(parts)]

@@ -1,0 +1,79 @@
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imaging.deidentification import spellings
+from imaging.deidentification.spellings import mention
+
+DAYS = (
+    "20190305", "2019-03-05", "2019.03.05", "2019/3/5", "05.03.2019", "5/3/2019", "03/05/2019",
+    "05032019", "03052019", "5 Mar 2019", "5-MAR-2019", "5th March 2019", "March 5, 2019",
+    "mar 05 2019", "2019 March 5", "2019Mar05", "20190305101559",
+    "seen 5.3.2019, again", "v1.5.3.2019",
+)  # fmt: skip
+OTHER_DAYS = (
+    "2019", "5.3.19", "2019.03.06", "2019.03.051", "12019.03.05", "May 2019", "2019 mar",
+    "5 Mar 2018", "v2.2019.3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAYS)
+def test_a_day_is_found_however_it_is_written(text: str) -> None:
+    assert mention(["20190305"]).search(text.encode()) == b"20190305"
+
+
+@pytest.mark.parametrize("text", OTHER_DAYS)
+def test_another_day_is_not(text: str) -> None:
+    assert mention(["20190305"]).search(text.encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "found"),
+    [
+        ("quernstein", "DRQUERNSTEIN2", True),
+        ("ray", "x-ray ray.", True),
+        ("ray", "xray", False),
+        ("1.2.3", "1.2.3.4", False),
+        ("1.2.3", "uid 1.2.3 of", True),
+        ("7651234", "17651234", False),
+        ("7651234", "MRN7651234", False),
+        ("mrn-7651234", "(MRN-7651234)", True),
+        ("m\u00fchlqvist", "Dr M\u00fchlqvist", True),
+        ("\u738b", "x\u738bx", False),
+        ("\u738b", "\u5c0f\u738b", True),
+    ],
+)
+def test_short_words_stand_alone(word: str, text: str, found: bool) -> None:
+    assert bool(mention([word]).search(text.encode())) is found
+
+
+def test_in_bytes_only_long_words_are_found() -> None:
+    wanted = mention(["ray", "quernstein", "7651234"])
+    assert set(wanted.found_in_bytes(b"\x01ray\x02QUERNSTEIN\x037651234\x04")) == {
+        b"quernstein", b"7651234",
+    }  # fmt: skip
+
+
+def test_names_in_other_letters_backwards_and_joined() -> None:
+    assert {"m\u00fchlqvist", "muhlqvist", "muehlqvist", "tsivqlhum"} <= {
+        *spellings.of_name("M\u00fchlqvist^\u00c4nne")
+    }
+    assert {"kim", "anna", "kimanna", "annakim"} == {*spellings.of_name("Kim^Anna")}
+    assert {"\u5c71\u7530", "\u592a\u90ce"} <= {*spellings.of_name("=\u5c71\u7530^\u592a\u90ce")}
+    assert spellings.of_name("A^B^\u00c9") == ()
+
+
+def test_numbers_without_letters_and_zeros() -> None:
+    assert spellings.of_number("MRN-0123456") == ("mrn-0123456", "0123456", "123456")
+    assert spellings.of_number("765-12-34") == ("765-12-34", "7651234")
+    assert spellings.of_number("A1") == spellings.of_number("17") == ()
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20))
+def test_base64_and_hexadecimal_are_found_wherever_they_start(before: bytes, after: bytes) -> None:
+    forms = spellings.encoded("Quernstein")
+    whole = before + b"Quernstein" + after
+    assert any(form in base64.b64encode(whole) for form in forms)
+    assert any(form in whole.hex().encode() for form in forms)

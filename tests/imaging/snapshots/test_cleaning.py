@@ -1,0 +1,107 @@
+"""A folder cleaned without labels: names from new UIDs, nothing from before, the same again."""
+
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from imaging.deidentification.policy import DeidentificationPolicy
+from imaging.snapshots.cleaning import Cleaned, clean_folder
+from lineage.digest import tree_digest
+from lineage.errors import BadInput
+from lineage.workspace import Workspace
+
+KEY = b"k" * 32
+
+
+@pytest.fixture
+def scans(tmp_path: Path, dicom_bytes) -> Path:
+    folder = tmp_path / "scans"
+    (folder / "Quernstein").mkdir(parents=True)
+    uid = generate_uid()
+    for name, data in {
+        "Quernstein/a": dicom_bytes(SOPInstanceUID=uid),
+        "b.dcm": dicom_bytes(SOPInstanceUID=uid),
+        "c": dicom_bytes(PatientID="Q-2", StudyInstanceUID="1.2.826.0.1.3680043.9.7.9"),
+        "d": dicom_bytes(SOPInstanceUID="1.2.826.0.1.3680043.9.7.8", BurnedInAnnotation="YES"),
+        "e.txt": b"dear diary",
+    }.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def clean(home: Workspace, tmp_path: Path, scans: Path):
+    def go(out: Path = tmp_path / "out", **policy: object) -> Cleaned:
+        crosswalk = home.home / "secrets" / "crosswalk.sqlite"
+        how = DeidentificationPolicy.model_validate(policy)
+        return clean_folder(scans, out, how, KEY, crosswalk=crosswalk)
+
+    return go
+
+
+def test_files_lie_by_their_new_uids_and_counts_add_up(clean, tmp_path: Path) -> None:
+    cleaned = clean()
+    assert (cleaned.found, cleaned.written) == (5, 2)
+    assert cleaned.held == {"burned_in_annotation": 1, "duplicate_file": 1, "not_an_image": 1}
+    assert dict(cleaned.set_aside)["b.dcm"] == "duplicate_file"
+    assert (cleaned.patients, cleaned.studies, cleaned.series) == (2, 2, 1)
+    written = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert len(written) == 2
+    for path in written:
+        dataset = pydicom.dcmread(path)
+        names = (dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID)
+        assert path.relative_to(tmp_path / "out") == Path(*names[:2], f"{names[2]}.dcm")
+        assert b"Quernstein" not in path.read_bytes()
+    assert set(cleaned.checks.values()) == {0}
+    assert sorted(cleaned.rows["patient_id"].unique()) == sorted(
+        {str(pydicom.dcmread(p).PatientID) for p in written}
+    )
+
+
+def test_what_was_done_is_told_for_each_attribute_and_nothing_of_a_value(clean) -> None:
+    cleaned = clean()
+    assert cleaned.done["PatientName"] == {"replaced": 2}
+    assert cleaned.done["Modality"] == {"kept": 2}
+    assert cleaned.done["StudyDate"] == {"replaced": 2}
+    assert cleaned.done["DeidentificationMethod"] == {"added": 2}
+    assert "Quernstein" not in str(cleaned.done)
+
+
+def test_again_leaves_what_is_there_and_mends_what_was_changed(clean, tmp_path: Path) -> None:
+    clean()
+    before = tree_digest(tmp_path / "out")
+    path = next(p for p in (tmp_path / "out").rglob("*.dcm"))
+    path.write_bytes(path.read_bytes() + b"note")
+    (tmp_path / "out" / "deidentification.json").write_text("{}")  # the page of the first run
+    assert clean().written == 2
+    (tmp_path / "out" / "deidentification.json").unlink()
+    assert tree_digest(tmp_path / "out") == before
+
+
+def test_a_folder_with_other_files_is_refused(clean, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("Quernstein")
+    with pytest.raises(BadInput, match="OUT holds 1 files that do not come from these scans"):
+        clean()
+    with pytest.raises(BadInput, match="OUT lies in IN"):
+        clean(tmp_path / "scans" / "out")
+
+
+def test_drawn_pseudonyms_are_the_same_in_the_next_run(clean, tmp_path: Path) -> None:
+    first = clean(pseudonyms="random")
+    again = clean(tmp_path / "other", pseudonyms="random")
+    assert set(first.rows["patient_id"]) == set(again.rows["patient_id"])
+    assert tree_digest(tmp_path / "out") == tree_digest(tmp_path / "other")
+
+
+def test_different_files_of_one_instance_conflict_and_are_both_held(
+    clean, scans: Path, dicom_bytes
+) -> None:
+    uid = pydicom.dcmread(scans / "b.dcm").SOPInstanceUID
+    (scans / "b.dcm").write_bytes(dicom_bytes(SOPInstanceUID=uid, KVP="120"))
+    cleaned = clean()
+    held = {file for file, reason in cleaned.set_aside if reason == "conflicting_instance_uid"}
+    assert held == {"Quernstein/a", "b.dcm"}
+    assert cleaned.written == 1

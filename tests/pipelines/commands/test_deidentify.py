@@ -1,0 +1,179 @@
+"""`lightbox deidentify` and the audited way back, on drawn scans."""
+
+import json
+import stat
+from pathlib import Path
+
+import pydicom
+import pytest
+from click.testing import CliRunner, Result
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+
+from lineage.errors import BadInput
+from lineage.workspace import Workspace
+from pipelines.commands.deidentify import deidentify, reidentify
+from registry import audit_log
+
+NAME, MRN, UID = "Quernstein^Adalbert", "MRN-0012345", "1.2.826.0.1.3680043.9.7"
+
+
+def scan(path: Path, number: int) -> None:
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.Modality = ComputedRadiographyImageStorage, "CR"
+    dataset.SOPInstanceUID = f"{UID}.{number}"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"{UID}.9.1", f"{UID}.9.2"
+    dataset.PatientName, dataset.PatientID, dataset.PatientSex = NAME, MRN, "F"
+    dataset.StudyDate, dataset.AccessionNumber = "20190305", ""
+    dataset.Rows = dataset.Columns = 8
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PixelData = bytes((i * 7 + number) % 256 for i in range(64))
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path.parent.mkdir(exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    for number in (1, 2):
+        scan(folder / f"Quernstein_{number}.dcm", number)
+    (folder / "readme").write_text("no image")
+    return folder
+
+
+def done(command: object, *words: str | Path) -> Result:
+    result = CliRunner().invoke(command, [str(word) for word in words], standalone_mode=False)  # type: ignore[arg-type]
+    if result.exception:
+        raise result.exception
+    return result
+
+
+def test_a_folder_comes_out_clean_with_a_page(home: Workspace, scans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told = done(deidentify, scans, out)
+    assert "2 of 3 files de-identified and checked, 1 held back" in told.output
+    assert "Not Safe Harbor: `dates: modified`" in told.output
+    assert "A key was made, and only you can read it" in told.output
+    key = home.home / "secrets" / "pseudonym.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    written = sorted(out.rglob("*.dcm"))
+    assert len(written) == 2
+    assert written[0].stem == pydicom.dcmread(written[0]).SOPInstanceUID
+    page = (out / "deidentification.html").read_text()
+    assert "2 of 3 files are de-identified" in page and "not_an_image" in page
+    for path in out.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        for secret in ("Quernstein", MRN, UID, "20190305", key.read_text()):
+            assert secret not in path.name and secret.encode() not in content
+
+
+def test_machines_read_what_was_done_to_each_attribute(
+    home: Workspace, scans: Path, tmp_path: Path
+) -> None:
+    home.secret("pseudonym.key")
+    facts = json.loads(done(deidentify, scans, tmp_path / "out", "--json").stdout)
+    assert (facts["found"], facts["written"], facts["held"]) == (3, 2, {"not_an_image": 1})
+    assert facts["done"]["PatientName"] == {"replaced": 2}
+    assert facts["done"]["Modality"] == {"kept": 2}
+    assert "AccessionNumber" not in facts["done"]
+    assert set(facts["checks"].values()) == {0}
+    assert facts == json.loads((tmp_path / "out" / "deidentification.json").read_text())
+    again = json.loads(done(deidentify, scans, tmp_path / "out", "--json").stdout)
+    assert again == facts  # nothing was written twice, nothing is another
+
+
+def test_a_dry_run_writes_nothing(home: Workspace, scans: Path, tmp_path: Path) -> None:
+    told = done(deidentify, scans, tmp_path / "out", "--dry-run")
+    assert "3 files would be looked at" in told.output and "113100" in told.output
+    assert not (tmp_path / "out").exists() and not home.home.exists()
+
+
+def test_bad_input_is_told_in_a_sentence(home: Workspace, scans: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("datse: full\n")
+    with pytest.raises(BadInput, match=r"policy\.yaml: datse: no such setting"):
+        done(deidentify, scans, tmp_path / "out", "--policy", policy)
+    policy.write_text("basis: safe_harbor\n")
+    with pytest.raises(BadInput, match="safe_harbor is refused"):
+        done(deidentify, scans, tmp_path / "out", "--policy", policy)
+    with pytest.raises(BadInput, match="OUT lies in IN"):
+        done(deidentify, scans, scans / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    with pytest.raises(BadInput, match="OUT holds 1 file"):
+        done(deidentify, scans, tmp_path / "full")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match="holds no file"):
+        done(deidentify, tmp_path / "empty", tmp_path / "out")
+    with pytest.raises(BadInput, match="--key: cannot be read"):
+        done(deidentify, scans, tmp_path / "out", "--key", tmp_path / "nowhere")
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    path = tmp_path / "key"
+    path.write_text("ab" * 32)
+    path.chmod(0o600)
+    return path
+
+
+def test_the_same_key_gives_the_same_codes(
+    home: Workspace, scans: Path, tmp_path: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = set()
+    for name in ("one", "other"):
+        monkeypatch.setenv("LIGHTBOX_HOME", str(tmp_path / name / "home"))
+        done(deidentify, scans, tmp_path / name / "out", "--key", key_file)
+        codes |= {pydicom.dcmread(p).PatientID for p in (tmp_path / name / "out").rglob("*.dcm")}
+    assert len(codes) == 1
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_the_way_back_is_recorded_before_it_is_answered(
+    home: Workspace, scans: Path, tmp_path: Path, drawn: bool
+) -> None:
+    policy, among = tmp_path / "policy.yaml", tmp_path / "ids.txt"
+    policy.write_text(f"pseudonyms: {'random' if drawn else 'hmac'}\n")
+    among.write_text(f"MRN-1\n{MRN}\n")
+    done(deidentify, scans, tmp_path / "out", "--policy", policy)
+    code = pydicom.dcmread(next((tmp_path / "out").rglob("*.dcm"))).PatientID
+    way = () if drawn else ("--among", among)
+    told = done(reidentify, code, "--reason", "incidental finding", "--json", *way)
+    assert json.loads(told.stdout) == {code: MRN}
+    (entry,) = audit_log.entries(f"pseudonym:{code}")
+    assert (entry.action, entry.reason) == ("reidentified", "incidental finding")
+    assert MRN not in str(entry)
+    missing = CliRunner().invoke(
+        reidentify, ["0" * 16, "--reason", "x", *map(str, way)], standalone_mode=False
+    )
+    assert missing.return_value == 1 and "not found" in missing.output
+    if not drawn:
+        with pytest.raises(BadInput, match="derived names tell no way back"):
+            done(reidentify, code, "--reason", "x")
+
+
+def test_no_answer_without_a_reason_a_key_or_a_pseudonym(home: Workspace) -> None:
+    with pytest.raises(BadInput, match="--reason is empty"):
+        done(reidentify, "0" * 16, "--reason", " ")
+    with pytest.raises(BadInput, match="there is no pseudonym key here"):
+        done(reidentify, "0" * 16, "--reason", "x")
+    with pytest.raises(BadInput, match="1 of these are no pseudonyms") as caught:
+        done(reidentify, MRN, "--reason", "x")
+    assert MRN not in str(caught.value) and not home.audit_log.exists()
+
+
+def test_a_log_that_cannot_be_written_tells_no_name(
+    home: Workspace, scans: Path, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("pseudonyms: random\n")
+    done(deidentify, scans, tmp_path / "out", "--policy", policy)
+    code = pydicom.dcmread(next((tmp_path / "out").rglob("*.dcm"))).PatientID
+    home.audit_log.write_bytes(b"no database at all")
+    result = CliRunner().invoke(reidentify, [code, "--reason", "x"])
+    assert result.exit_code != 0 and MRN not in result.output
