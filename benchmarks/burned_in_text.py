@@ -37,7 +37,7 @@ from imaging import phantom
 from imaging.deidentification import burned_in, ocr
 from imaging.deidentification.policy import Region
 from imaging.phantom import SCANNERS
-from imaging.pixels import read_pixels
+from imaging.reading.pixels import read_pixels
 
 FONTS = ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSansMono.ttf", "DejaVuSerif.ttf",
          "STIXGeneral.ttf")  # fmt: skip

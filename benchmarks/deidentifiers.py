@@ -72,10 +72,10 @@ def lightbox(policy_json: str, checked: bool = True) -> Clean:
     """As the examiner of ingest calls it, without what ingest does beside it."""
     import pydicom
 
-    from imaging import dicom, pixels
     from imaging.deidentification import burned_in, deidentify, verify
     from imaging.deidentification.policy import DeidentificationPolicy
     from imaging.deidentification.pseudonyms import Pseudonyms
+    from imaging.reading import dicom, pixels
     from imaging.reasons import SetAside
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from imaging import dicom
+from imaging.reading import dicom
 from imaging.reasons import SetAside
 from imaging.worker import map_isolated
 

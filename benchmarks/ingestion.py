@@ -112,7 +112,7 @@ def ingest(scans: Path, home: Path, kill_at: int = 0) -> Run:
 def ingest_here(scans: Path, home: Path) -> None:
     """The science of components/ingest.py; tells on standard output how far it has come."""
     from imaging.config import IngestionConfig
-    from imaging.labels import read_labels
+    from imaging.labelling.labels import read_labels
     from imaging.snapshots.snapshot import keep_map, take_snapshot
 
     os.environ["LIGHTBOX_HOME"] = str(home)

@@ -19,7 +19,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from imaging.near_duplicates import MAX_DISTANCE, near_pairs, perceptual_hash
+from imaging.validation.near_duplicates import MAX_DISTANCE, near_pairs, perceptual_hash
 
 DISTANCES = (16, MAX_DISTANCE, 40)
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from imaging.config import Drift
 from imaging.manifest import STATISTICS
-from imaging.snapshot_drift import changes
+from imaging.validation.snapshot_drift import changes
 
 CAUSES = {
     "nothing": {},

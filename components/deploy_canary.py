@@ -107,7 +107,7 @@ def _studies(snapshot: Path, splits: Path, new: "Release") -> "list[Study]":
     """The validation images, each with the score that training gave it."""
     import pandas as pd
 
-    from imaging.pixels import DICOM, JPEG, PNG
+    from imaging.reading.pixels import DICOM, JPEG, PNG
     from imaging.splits import read_splits
     from serving.canary import Study
 

@@ -53,8 +53,8 @@ def ingest(config: IngestionConfig, scans: Input, labels: Input, snapshot: Outpu
             whose images they are.
         StepFailed: A written file leaks an identity, or no file could be used.
     """
-    from imaging.labels import read_labels
-    from imaging.masks import read_masks
+    from imaging.labelling.labels import read_labels
+    from imaging.labelling.masks import read_masks
     from imaging.snapshots import history
     from imaging.snapshots.ingested import FOLDER
     from imaging.snapshots.snapshot import keep_map, take_snapshot

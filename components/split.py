@@ -21,7 +21,6 @@ def split(config: SplittingConfig, snapshot: Input, accepted: Input, splits: Out
     """
     import pandas as pd
 
-    from imaging.expectations import ACCEPTED
     from imaging.manifest import read_manifest
     from imaging.splits import (
         open_ledger,
@@ -30,6 +29,7 @@ def split(config: SplittingConfig, snapshot: Input, accepted: Input, splits: Out
         require_usable,
         write_splits,
     )
+    from imaging.validation.expectations import ACCEPTED
 
     if config.by == "time":
         proof = json.loads((snapshot / "deidentification.json").read_text())

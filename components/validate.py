@@ -16,7 +16,7 @@ class Validated(NamedTuple):
 def check_settings(config: ValidationConfig) -> None:
     """Refuse misspelt rules, expectations, columns and fields before anything runs."""
     from evaluation import shortcuts
-    from imaging import expectations
+    from imaging.validation import expectations
 
     expectations.check_settings(config)
     shortcuts.check_fields(config.shortcuts)
@@ -39,8 +39,9 @@ def validate(
             stop; the whole report is on disk by then.
     """
     from evaluation import shortcuts
-    from imaging import snapshot_drift
-    from imaging.expectations import (
+    from imaging.manifest import MANIFEST, read_manifest
+    from imaging.validation import snapshot_drift
+    from imaging.validation.expectations import (
         ACCEPTED,
         DATA_DOCS,
         check,
@@ -48,7 +49,6 @@ def validate(
         flawless,
         write_report,
     )
-    from imaging.manifest import MANIFEST, read_manifest
 
     manifest = read_manifest(snapshot)
     before = read_manifest(previous) if (previous / MANIFEST).exists() else None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.manifest import HEADER_FIELDS, STATISTICS
-from imaging.pixels import read_pixels
+from imaging.reading.pixels import read_pixels
 from lineage.digest import RECORD, digest
 from lineage.errors import BadInput
 from lineage.progress import Report

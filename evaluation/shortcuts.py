@@ -81,8 +81,8 @@ def check_fields(policy: Shortcuts) -> None:
     Raises:
         BadInput: With the nearest name.
     """
-    from imaging.expectations import nearest
     from imaging.manifest import schema
+    from imaging.validation.expectations import nearest
 
     known = dict.fromkeys([*FIELDS, *schema().names, TOGETHER])
     for setting, names in (("fields", policy.fields), ("exempt", policy.exempt)):

@@ -6,8 +6,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from imaging.deidentification.policy import DeidentificationPolicy
-from imaging.fhir import KEYS as FHIR_KEYS
-from imaging.fhir import FhirMapping
+from imaging.labelling.fhir import KEYS as FHIR_KEYS
+from imaging.labelling.fhir import FhirMapping
 
 
 class Labels(BaseModel):

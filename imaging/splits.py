@@ -149,7 +149,7 @@ def part(
     """
     import numpy as np
 
-    from imaging.near_duplicates import near_others
+    from imaging.validation.near_duplicates import near_others
 
     rows = manifest[manifest["instance_uid"].isin(accepted["instance_uid"])]
     if len(rows) != len(accepted):

@@ -16,7 +16,7 @@ def image_statistics(pixels: NDArray[np.float32]) -> dict[str, float]:
     """Measure an image; the names are `imaging.manifest.STATISTICS`.
 
     Args:
-        pixels: float32 (H, W) in 0..1, as `imaging.pixels.read_pixels` gives them, or frames
+        pixels: float32 (H, W) in 0..1, as `pixels.read_pixels` gives them, or frames
             (F, H, W); with a last axis of 3, red, green and blue, which are measured as luma.
 
     Returns:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from imaging.deidentification.pseudonyms import Names
-    from imaging.labels import Label
+    from imaging.labelling.labels import Label
 
 Status = Literal["requested", "waiting: labels needed", "cooldown", "no drift"]
 REQUESTED: Status = "requested"
@@ -93,8 +93,8 @@ def newly_labelled(
 
 
 def _labelled(labels: Path, config: Labels) -> "dict[str, Label]":
-    from imaging.labels import read_labels
-    from imaging.masks import rows_with_mask
+    from imaging.labelling.labels import read_labels
+    from imaging.labelling.masks import rows_with_mask
 
     if config.key == "mask":
         return rows_with_mask(labels, config)

@@ -119,7 +119,7 @@ def _draw(directory: Path, seed: int, *, patients: int, ordinary: bool) -> None:
 
 
 def _send(directory: Path) -> None:
-    from imaging.pixels import DICOM
+    from imaging.reading.pixels import DICOM
     from serving.local_endpoint import LocalEndpoint
 
     endpoint = LocalEndpoint(workspace(), MODEL)

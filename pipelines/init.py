@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from imaging.config import Fractions, SplittingConfig, ValidationConfig
-from imaging.headers import OTHER
-from imaging.oddities import oddities
-from imaging.survey import Survey
+from imaging.surveying.headers import OTHER
+from imaging.surveying.oddities import oddities
+from imaging.surveying.survey import Survey
 from lineage.errors import BadInput
 
 FEWEST_PATIENTS = 30  # in all; with fewer, nothing can be shown
@@ -69,7 +69,7 @@ def propose(survey: Survey, folder: Path) -> Proposal:
     """Choose what depends on the data.
 
     Args:
-        survey: From `imaging.survey.survey`.
+        survey: From `imaging.surveying.survey.survey`.
         folder: That was asked about; the model is named after it and the label.
 
     Raises:

@@ -39,9 +39,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from imaging import dicom, pixels
-from imaging.acquisition import acquisition
-from imaging.pixels import DICOM, JPEG, PNG
+from imaging.reading import dicom, pixels
+from imaging.reading.acquisition import acquisition
+from imaging.reading.pixels import DICOM, JPEG, PNG
 from imaging.statistics import image_statistics
 from lineage import telemetry
 from lineage.digest import tree_digest
@@ -292,7 +292,7 @@ def _route(table: tuple[Loaded, ...], key: str) -> Loaded:
 
 
 def _read(data: bytes, media_type: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """Pixels as `imaging.pixels.decode` gives them, and what the header says of the acquisition."""
+    """Pixels as `pixels.decode` gives them, and what the header says of the acquisition."""
     if media_type != DICOM:
         stored = pixels.stored_picture(data)
         rows, columns = stored.shape

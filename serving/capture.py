@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from imaging.acquisition import PLAIN
 from imaging.manifest import HEADER_FIELDS, STATISTICS
+from imaging.reading.acquisition import PLAIN
 from serving.target import Tag
 
 _NUMBERS = {"rows", "columns", "bits_stored", "pixel_spacing_mm"}

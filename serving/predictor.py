@@ -84,7 +84,7 @@ class Predictor:
         """Score one image.
 
         Args:
-            pixels: float32 (H, W), 0..1, as `imaging.pixels.read_pixels` gives them.
+            pixels: float32 (H, W), 0..1, as `imaging.reading.pixels.read_pixels` gives them.
 
         Returns:
             Probability of the positive class, 0..1.

@@ -70,7 +70,7 @@ class Life:
     def mobile(self) -> None:
         """A new scanner's images are sent to the endpoint, and then labelled."""
         from imaging.phantom import SCANNERS, write_cohort
-        from imaging.pixels import DICOM
+        from imaging.reading.pixels import DICOM
         from serving.local_endpoint import LocalEndpoint
 
         endpoint = LocalEndpoint(self.home, MODEL)

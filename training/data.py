@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from imaging.config import Transform
-from imaging.pixels import read_pixels
 from imaging.preprocess import Preprocess, build, chain
+from imaging.reading.pixels import read_pixels
 from lineage.errors import BadInput, StepFailed
 from lineage.progress import Report
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.acquisition import text
 from imaging.deidentification.policy import Device, Region, TextInPixels
+from imaging.reading.acquisition import text
 from imaging.reasons import SetAside
 
 if TYPE_CHECKING:
@@ -143,6 +143,6 @@ def _fits(device: Device, source: "Dataset | None", rows: int, columns: int) -> 
 
 
 def _as_seen(source: "Dataset | None", stored: NDArray[Any]) -> NDArray[np.float32]:
-    from imaging import dicom
+    from imaging.reading import dicom
 
     return stored.astype(np.float32) if source is None else dicom.as_seen(source, stored)

@@ -89,7 +89,7 @@ class Source:
     Attributes:
         identifiers: Strings that must not turn up again, each with the attribute it came from.
         values: Non-empty values by tag, as text, of what the table or its kind says is told.
-        pixels: `imaging.pixels.pixel_digest` of the image as it must be seen in the written file.
+        pixels: `pixels.pixel_digest` of the image as it must be seen in the written file.
         spelled: Whole values as bytes that a program may have made of them.
         codes: What earlier de-identifications said of themselves (CID 7050).
         burned_in: BurnedInAnnotation.
@@ -244,7 +244,7 @@ def verify(
 
 def verify_picture(path: Path, pixels: str) -> list[Leak]:
     """A written PNG may hold its size, its pixels and its end: any other chunk is a leak."""
-    from imaging.pixels import pixel_digest, scale_picture, stored_picture
+    from imaging.reading.pixels import pixel_digest, scale_picture, stored_picture
 
     data, position, leaks = path.read_bytes(), 8, []
     while position + 8 <= len(data):
@@ -443,8 +443,8 @@ def _wrong_pixels(dataset: "Dataset", written: bytes, before: Source) -> Iterato
     """The picture is what it was, and its element holds nothing else, in no bit."""
     import numpy as np
 
-    from imaging import dicom
-    from imaging.pixels import pixel_digest
+    from imaging.reading import dicom
+    from imaging.reading.pixels import pixel_digest
 
     try:
         stored = dicom.stored_pixels(dataset)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from imaging.deidentification.pseudonyms import Names
-from imaging.labels import Label, Mask
+from imaging.labelling.labels import Label, Mask
 from imaging.snapshots.ingested import unseal
 
 

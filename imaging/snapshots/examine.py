@@ -11,17 +11,18 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from imaging import decoding, dicom, pixels, segmentations, volumes
-from imaging.acquisition import acquisition, text
 from imaging.config import Range
 from imaging.deidentification import burned_in, deidentify, ocr, pseudonyms, verify
 from imaging.deidentification.done import done
 from imaging.deidentification.policy import DeidentificationPolicy
-from imaging.near_duplicates import perceptual_hash
+from imaging.labelling import segmentations
+from imaging.reading import decoding, dicom, pixels, volumes
+from imaging.reading.acquisition import acquisition, text
 from imaging.reasons import SetAside
 from imaging.snapshots import ingested
 from imaging.snapshots.ingested import Facts
 from imaging.statistics import image_statistics
+from imaging.validation.near_duplicates import perceptual_hash
 from lineage.digest import keyed_digest
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from imaging import labels, masks
 from imaging.config import IngestionConfig
 from imaging.deidentification import deidentify, profile, verify
 from imaging.deidentification.policy import DeidentificationPolicy, not_safe_harbor
 from imaging.deidentification.pseudonyms import Names, open_names
 from imaging.deidentification.risk import Risk, retained, risk_summary
+from imaging.labelling import labels, masks
 from imaging.manifest import MANIFEST, schema, write_sorted
 from imaging.snapshots.croissant import write_croissant
 from imaging.snapshots.decisions import Image, decide, original_ids, ranks

@@ -103,7 +103,7 @@ def predict(file: Path, model: str | None, as_json: bool) -> None:
     \b
     Example: lightbox predict scan.dcm
     """
-    from imaging.pixels import media_type
+    from imaging.reading.pixels import media_type
     from lineage.errors import BadInput
     from lineage.workspace import workspace
     from serving.local_endpoint import endpoints

@@ -9,7 +9,7 @@ from lineage.workspace import workspace
 from pipelines.commands.options import JSON, print_json, print_rich, print_table
 
 if TYPE_CHECKING:
-    from imaging.survey import Survey
+    from imaging.surveying.survey import Survey
     from pipelines.init import Proposal
 
 
@@ -42,7 +42,7 @@ def init(
     \b
     Example: lightbox init data/chest --column view
     """
-    from imaging.survey import survey
+    from imaging.surveying.survey import survey
     from pipelines.init import as_data, propose, write
     from pipelines.sources import require_outside
 
@@ -62,7 +62,7 @@ def init(
 def _tell(s: "Survey", p: "Proposal") -> None:
     from rich.markup import escape
 
-    from imaging.oddities import oddities
+    from imaging.surveying.oddities import oddities
 
     labels, (rows, columns) = s.settings, s.typical
     print_table(

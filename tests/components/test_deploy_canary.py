@@ -9,7 +9,7 @@ import pytest
 from tiny_models import make_model, png
 
 from components.deploy_canary import deploy_canary, still_released
-from imaging.pixels import PNG, decode
+from imaging.reading.pixels import PNG, decode
 from imaging.splits import write_splits
 from lineage.digest import tree_digest
 from lineage.errors import BadInput, StepFailed

@@ -14,7 +14,7 @@ from tiny_models import SIZE, make_model
 from components.evaluate import Evaluated, evaluate
 from evaluation.config import EvaluationConfig
 from imaging.manifest import HEADER_FIELDS, STATISTICS, write_manifest
-from imaging.pixels import read_pixels
+from imaging.reading.pixels import read_pixels
 from lineage.digest import tree_digest
 from lineage.errors import BadInput
 from lineage.openings import openings

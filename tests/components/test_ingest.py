@@ -26,9 +26,9 @@ from imaging.config import IngestionConfig
 from imaging.deidentification import deidentify, ocr
 from imaging.deidentification.policy import DeidentificationPolicy
 from imaging.incoming.folder import find_files
-from imaging.labels import Label
+from imaging.labelling.labels import Label
 from imaging.manifest import read_manifest, schema
-from imaging.pixels import decode, pixel_digest, read_pixels
+from imaging.reading.pixels import decode, pixel_digest, read_pixels
 from imaging.reasons import REASONS
 from imaging.snapshots import examine, examined
 from imaging.snapshots import snapshot as science

@@ -17,7 +17,7 @@ from pydicom.sr.codedict import codes
 from components.ingest import ingest
 from imaging.config import IngestionConfig
 from imaging.manifest import read_manifest
-from imaging.pixels import stored_picture
+from imaging.reading.pixels import stored_picture
 from lineage.workspace import Workspace
 
 HIPPOCAMPUS = {

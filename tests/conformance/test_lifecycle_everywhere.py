@@ -25,7 +25,7 @@ from kubeflow_locally import run_on_kubeflow
 from sagemaker_locally import run_on_sagemaker, upload
 
 from imaging.phantom import SCANNERS, write_cohort
-from imaging.pixels import DICOM
+from imaging.reading.pixels import DICOM
 from lineage.code import ROOT
 from lineage.workspace import Workspace
 from pipelines.backends.kubeflow.settings import KubeflowSettings

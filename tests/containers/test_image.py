@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tiny_models import make_model, png
 
-from imaging.pixels import PNG, decode
+from imaging.reading.pixels import PNG, decode
 from lineage.code import PACKAGES, ROOT, reachable
 from lineage.digest import tree_digest
 from serving.predictor import Predictor

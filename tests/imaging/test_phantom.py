@@ -10,7 +10,7 @@ from pydicom.datadict import keyword_for_tag
 from scipy.stats import norm
 
 from imaging.phantom import SCANNERS, write_cohort
-from imaging.pixels import read_pixels
+from imaging.reading.pixels import read_pixels
 from imaging.statistics import image_statistics
 
 PATIENTS = 540  # about 800 images

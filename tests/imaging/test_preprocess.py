@@ -35,7 +35,7 @@ def test_the_input_is_left_as_it_was():
     [
         ("Resise", {}, "near it: Resize"),
         ("Resized", {}, "no array transform 'Resized'; near it: Resize"),
-        ("LoadImage", {}, "no array transform"),  # files are read by imaging.pixels alone
+        ("LoadImage", {}, "no array transform"),  # files are read by imaging.reading.pixels alone
         ("TorchVision", {"name": "ColorJitter"}, "no array transform"),  # would hide a random one
         ("RandFlip", {"prob": 0.5}, "RandFlip is random"),
         ("Resize", {"size": 3}, "Resize does not take these args"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from evaluation.intervals import auroc
 from imaging.phantom import SCANNERS, write_cohort
-from imaging.survey import Survey, survey
+from imaging.surveying.survey import Survey, survey
 from lineage.errors import BadInput
 from pipelines import cli
 from pipelines.config import LifecycleConfig, load

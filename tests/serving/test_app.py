@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 from tiny_models import SIZE, make_model, png
 
 from imaging.manifest import HEADER_FIELDS, STATISTICS
-from imaging.pixels import DICOM, PNG, decode
+from imaging.reading.pixels import DICOM, PNG, decode
 from lineage.digest import tree_digest
 from lineage.workspace import Workspace
 from serving import app

@@ -3,7 +3,7 @@
 import pytest
 from tiny_models import make_model, png
 
-from imaging.pixels import PNG, decode
+from imaging.reading.pixels import PNG, decode
 from lineage.digest import tree_digest
 from lineage.errors import StepFailed
 from lineage.workspace import Workspace

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from tiny_models import make_model, png
 
-from imaging.pixels import PNG, decode
+from imaging.reading.pixels import PNG, decode
 from lineage.digest import tree_digest
 from serving import app
 from serving.predictor import Predictor

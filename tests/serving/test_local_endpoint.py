@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny_models import make_model, png
 
-from imaging.pixels import PNG
+from imaging.reading.pixels import PNG
 from lineage.digest import tree_digest
 from lineage.errors import StepFailed
 from serving import local_endpoint

@@ -18,10 +18,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging import dicom
 from imaging.deidentification import burned_in, deidentify, ocr, verify
 from imaging.deidentification.policy import Device, Region, TextInPixels, read_policy
 from imaging.deidentification.pseudonyms import Pseudonyms
+from imaging.reading import dicom
 from imaging.reasons import SetAside
 
 Made = Callable[..., Dataset]

@@ -21,11 +21,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging import dicom
 from imaging.deidentification import deidentify, profile, verify
 from imaging.deidentification.policy import DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Pseudonyms
-from imaging.pixels import pixel_digest
+from imaging.reading import dicom
+from imaging.reading.pixels import pixel_digest
 from imaging.reasons import SetAside
 
 NAMES = Pseudonyms(b"k" * 32)

@@ -14,7 +14,7 @@ from imaging import worker
 from imaging.deidentification import ocr
 from imaging.deidentification.burned_in import masked, text_regions
 from imaging.deidentification.policy import Region, TextInPixels
-from imaging.pixels import read_pixels
+from imaging.reading.pixels import read_pixels
 from lineage.errors import BadInput
 
 NAME = "QUERNSTEIN 1957"

@@ -11,11 +11,11 @@ import pydicom
 import pytest
 from dicom_traps import MARK, TRAPS, Trap, radiograph, upper_bits, written
 
-from imaging import dicom
 from imaging.deidentification import deidentify, verify
 from imaging.deidentification.burned_in import may_show_text
 from imaging.deidentification.pseudonyms import Pseudonyms
-from imaging.pixels import pixel_digest
+from imaging.reading import dicom
+from imaging.reading.pixels import pixel_digest
 from imaging.reasons import SetAside
 
 NAMES = Pseudonyms(b"k" * 32)

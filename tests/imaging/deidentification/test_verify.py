@@ -15,12 +15,12 @@ from PIL.PngImagePlugin import PngInfo
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 
-from imaging import dicom
 from imaging.deidentification import deidentify, profile, verify
 from imaging.deidentification.policy import DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Pseudonyms
 from imaging.deidentification.verify import Leak
-from imaging.pixels import pixel_digest, scale_picture, stored_picture
+from imaging.reading import dicom
+from imaging.reading.pixels import pixel_digest, scale_picture, stored_picture
 
 NAMES = Pseudonyms(b"k" * 32)
 DEFAULT = DeidentificationPolicy()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from imaging.config import IngestionConfig
-from imaging.labels import Label
+from imaging.labelling.labels import Label
 from imaging.manifest import read_manifest
 from imaging.snapshots import examine, examined, ingested
 from imaging.snapshots.snapshot import take_snapshot

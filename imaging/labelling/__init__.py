@@ -1,0 +1,1 @@
+"""What an image is taken to show: tables, FHIR reports, masks."""

@@ -1,0 +1,341 @@
+"""Masks as labels: read in workers like scans, cleaned, written by content, joined to images.
+
+An image is positive if its mask marks anything. Masks are files nobody vouches for, too: NIfTI and
+PNG are paired with images by name, DICOM segmentations by the UIDs that they refer to.
+"""
+
+import hashlib
+import io
+import logging
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imaging.config import Labels
+from imaging.deidentification import verify
+from imaging.incoming.folder import find_files
+from imaging.labelling import labels, segmentations
+from imaging.labelling.labels import Label, Mask
+from imaging.reading import pixels, volumes
+from imaging.reasons import SetAside
+from imaging.worker import each_isolated
+from lineage.errors import BadInput, StepFailed
+from lineage.progress import Report
+
+MAX_FILE_BYTES = 512 * 2**20
+HIGHEST_VALUE = 65535
+PAIRED_BY_NAME = (".gz", ".nii", ".png")
+
+Facts = dict[str, Any]
+
+
+def read_masks(
+    folder: Path,
+    config: Labels,
+    snapshot: Path,
+    *,
+    timeout_s: float,
+    memory_gib: float,
+    report: Report | None = None,
+) -> dict[str, Label]:
+    """Read every mask below a folder into a label per image, and write it cleaned.
+
+    A table in the folder may say whose the images are, and more; `config.key_column` then names
+    them, by file.
+
+    Args:
+        folder: Holds NIfTI, PNG or DICOM SEG files at any depth.
+        config: With the key `mask`.
+        snapshot: Masks are written to `masks/` in it, named by their content.
+        timeout_s: For one file.
+        memory_gib: For one file.
+        report: Told of the progress.
+
+    Returns:
+        By SOP Instance UID, or by path below the folder without suffix: see `match_files`.
+
+    Raises:
+        BadInput: No mask, or a table that cannot be read.
+        StepFailed: A written mask is not what it should be.
+    """
+    if not folder.is_dir():
+        raise BadInput("labels: with the key `mask`, sources.labels names a folder of masks")
+    files = _mask_files(folder)
+    answers = each_isolated(
+        "imaging.labelling.masks:examiner",
+        {"folder": str(folder.absolute()), "snapshot": str(snapshot.absolute())}
+        | {"segments": list(config.segments)},
+        files,
+        timeout_s=timeout_s,
+        memory_gib=memory_gib,
+    )
+    label_of: dict[str, Label] = {}
+    unused: Counter[str] = Counter()
+    for done, (item, answer) in enumerate(answers, start=1):
+        name = _stem(files[item])
+        if answer.get("leaks"):
+            raise StepFailed("a written mask is not what was to be written; no snapshot is made")
+        reason = answer.get("reason")
+        if reason and PurePosixPath(files[item]).suffix.lower() in PAIRED_BY_NAME:
+            _add(label_of, name, Label(None, reason="mask_unreadable"))
+        for facts in answer.get("masks", ()):
+            _add(label_of, facts.get("instance_uid", name), _label(facts))
+        unused.update(r for r in (reason, *(f.get("reason") for f in answer.get("masks", ()))) if r)
+        if report:
+            report(done, len(files), "")
+    told = ", ".join(f"{n} {reason}" for reason, n in sorted(unused.items()))
+    if not any(label.mask for label in label_of.values()):
+        raise BadInput(
+            f"labels: none of the {len(files)} files in the folder is a mask that can be used "
+            f"({told}); it takes NIfTI, PNG, or DICOM segmentations"
+        )
+    if told:
+        logging.getLogger(__name__).warning("masks that are not used: %s", told)
+    return _with_table(folder, config, label_of) if config.key_column else label_of
+
+
+def rows_with_mask(folder: Path, config: Labels) -> dict[str, Label]:
+    """Rows of the table beside masks that name an image with a mask; no mask is opened.
+
+    Raises:
+        BadInput: No such table.
+    """
+    if not config.key_column:
+        return {}
+    row_of = {_stem(key): row for key, row in labels.read_labels(folder, config).items()}
+    stems = map(_stem, _mask_files(folder))
+    return {name: row_of[name] for name in labels.match_files(stems, row_of).values()}
+
+
+def match_files(files: Iterable[str], keys: Iterable[str]) -> dict[str, str]:
+    """Find for each image the key in `read_masks`' answer that has its name, but for the suffix.
+
+    As with `labels.match_files`, what could be meant twice is not matched.
+
+    Args:
+        files: Relative posix paths of images.
+        keys: Of `read_masks`; UIDs among them name no file but one that is called so.
+    """
+    stems = {file: _stem(file) for file in files}
+    alike = Counter(stems.values())
+    named = {stem: file for file, stem in stems.items() if alike[stem] == 1}
+    return {named[stem]: key for stem, key in labels.match_files(named, keys).items()}
+
+
+def fitted(
+    mask: Mask, shape: tuple[int, int, int], geometry: Sequence[float] | None, snapshot: Path
+) -> Mask | None:
+    """The mask as it lies on an image, or None if it does not fit.
+
+    Args:
+        mask: From `read_masks`.
+        shape: Frames, rows and columns of the image.
+        geometry: `volumes.Volume.geometry`, or `segmentations.grid` of DICOM.
+        snapshot: Where the mask was written; one that names frames gets those it leaves out.
+    """
+    placed = [g is not None and g[3] != volumes.PLACED_BY_DICOM for g in (geometry, mask.geometry)]
+    if placed[0] != placed[1]:
+        return None  # a volume, and a picture or frames
+    if geometry and mask.geometry and not volumes.same_grid(geometry, mask.geometry):
+        return None
+    if mask.by_frame and mask.shape[0] < shape[0] and mask.shape[1:] == shape[1:]:
+        values = _read_written(snapshot / mask.path)
+        whole = np.pad(values, ((0, shape[0] - len(values)), (0, 0), (0, 0)))
+        path, sha256, data = _encoded(whole, None)
+        _write(snapshot / path, data)
+        return replace(mask, path=path, sha256=sha256, shape=shape)
+    return mask if mask.shape == shape else None
+
+
+def examiner(setup: dict[str, Any]) -> Callable[[str], Facts]:
+    """The function that a worker runs on each file: facts of the masks in it, or the reason."""
+    import pydicom
+
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    folder, snapshot = Path(setup["folder"]), Path(setup["snapshot"])
+    segments = tuple(setup["segments"])
+
+    def examine(file: str) -> Facts:
+        try:
+            masks: list[Facts] = []
+            for facts in _masks(_read(folder / file), segments):
+                values, geometry = facts.pop("values"), facts.get("geometry")
+                if values is None:
+                    masks.append(facts)
+                    continue
+                path, sha256, data = _encoded(values, facts.pop("volume", None))
+                if leaks := _write_checked(snapshot / path, data, values):
+                    return {"leaks": leaks}
+                facts |= {"path": path, "sha256": sha256, "voxels": int(np.count_nonzero(values))}
+                masks.append(facts | {"shape": list(values.shape), "geometry": geometry})
+            return {"masks": masks}
+        except SetAside as error:
+            return {"reason": error.reason}
+
+    return examine
+
+
+def _mask_files(folder: Path) -> list[str]:
+    return [f for f in find_files(folder) if PurePosixPath(f).suffix.lower() not in labels.TABLES]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SetAside("unreadable_file")  # a pipe would keep us waiting for ever
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise SetAside("too_large")
+            return file.read()
+    except OSError:
+        raise SetAside("unreadable_file") from None
+
+
+def _masks(data: bytes, segments: Sequence[int | str]) -> Iterator[Facts]:
+    if volumes.looks_like_nifti(data[: volumes.HEAD_BYTES]):
+        volume = volumes.stored_volume(data)
+        values = _picked(_whole_numbers(volume), segments)
+        cleaned = replace(volume, array=values, slope=1.0, intercept=0.0, declared=None)
+        yield {"values": values, "volume": cleaned, "geometry": cleaned.geometry}
+        return
+    kind = pixels.media_type(data)
+    if kind == pixels.PNG:
+        yield {"values": _picked(_picture(data)[None], segments)}
+        return
+    if kind != pixels.DICOM:  # a JPEG blurs the edges between labels
+        raise SetAside("mask_unreadable" if kind else "not_an_image")
+    for found in segmentations.label_maps(data, segments):
+        facts = {"values": found.values, "reason": found.reason, "by_frame": found.by_frame}
+        yield facts | {"instance_uid": found.instance_uid, "geometry": found.geometry}
+
+
+def _whole_numbers(volume: volumes.Volume) -> NDArray[Any]:
+    """What it means, without scale. Probabilities are no mask."""
+    values = volume.array
+    if (volume.slope, volume.intercept) != (1, 0):
+        values = values * volume.slope + volume.intercept
+    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
+        raise SetAside("mask_unreadable")
+    if values.min() < 0 or values.max() > HIGHEST_VALUE:
+        raise SetAside("mask_unreadable")
+    return values.astype(np.uint8 if values.max() < 256 else np.uint16)
+
+
+def _picture(data: bytes) -> NDArray[Any]:
+    """Grey values, or the numbers of a palette's colours, of a PNG."""
+    from PIL import Image
+
+    with io.BytesIO(data) as stream:
+        try:
+            image = Image.open(stream, formats=("PNG",))
+            if image.mode == "P" and image.width * image.height <= segmentations.MAX_VOXELS:
+                return np.asarray(image)
+        except Exception:  # Pillow raises whatever its decoders do
+            raise SetAside("mask_unreadable") from None
+    return pixels.stored_picture(data)
+
+
+def _picked(values: NDArray[Any], segments: Sequence[int | str]) -> NDArray[Any]:
+    """Only what was asked for, by its place in that list, from 1; all of it if nothing was."""
+    if not segments:
+        return values
+    picked = np.zeros(values.shape, np.uint8)
+    for place, number in reversed(list(enumerate(segments, start=1))):
+        if isinstance(number, int):  # only DICOM's segments have names
+            picked[values == number] = place
+    return picked
+
+
+def _encoded(values: NDArray[Any], volume: volumes.Volume | None) -> tuple[str, str, bytes]:
+    """Where a mask goes, its digest, and its bytes."""
+    from PIL import Image
+
+    if volume is None and len(values) == 1:
+        buffer = io.BytesIO()
+        Image.fromarray(values[0]).save(buffer, format="PNG", compress_level=1)
+        data, suffix = buffer.getvalue(), ".png"
+    else:
+        data, suffix = volumes.encode(volume or volumes.Volume(values, np.eye(4), 0)), ".nii.gz"
+    sha256 = hashlib.sha256(data).hexdigest()
+    return f"masks/{sha256[:2]}/{sha256}{suffix}", sha256, data
+
+
+def _read_written(path: Path) -> NDArray[Any]:
+    data = path.read_bytes()
+    if path.suffix == ".png":
+        return pixels.stored_picture(data)[None]
+    return volumes.stored_volume(data).array
+
+
+def _write(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft.write_bytes(data)
+    draft.replace(path)
+
+
+def _write_checked(path: Path, data: bytes, values: NDArray[Any]) -> list[dict[str, str]]:
+    """Write a mask, open it again, and tell what is wrong with it."""
+    _write(path, data)
+    if path.suffix == ".png":
+        digest = pixels.pixel_digest(pixels.scale_picture(values[0]))
+        leaks = verify.verify_picture(path, digest)
+    else:
+        scaled = pixels.scale_picture(values)
+        leaks = volumes.verify_volume(path, pixels.pixel_digest(scaled))
+    if leaks:
+        path.unlink()
+    return [asdict(leak) for leak in leaks]
+
+
+def _label(facts: Facts) -> Label:
+    if facts.get("reason"):
+        return Label(None, reason=facts["reason"])
+    geometry = facts.get("geometry")
+    mask = Mask(
+        path=facts["path"],
+        sha256=facts["sha256"],
+        voxels=facts["voxels"],
+        shape=tuple(facts["shape"]),
+        geometry=tuple(geometry) if geometry else None,
+        by_frame=facts.get("by_frame", False),
+    )
+    return Label(int(mask.voxels > 0), mask=mask)
+
+
+def _stem(file: str) -> str:
+    """The path without suffix; `.nii.gz` is one."""
+    twice = file[: -len(".gz")] if file.lower().endswith(".nii.gz") else file
+    return labels.without_suffix(twice)
+
+
+def _add(label_of: dict[str, Label], key: str, label: Label) -> None:
+    """Two masks for one image are one too many, unless they say the same."""
+    known = label_of.setdefault(key, label)
+    if known != label:
+        label_of[key] = Label(None, conflict=True)
+
+
+def _with_table(folder: Path, config: Labels, label_of: Mapping[str, Label]) -> dict[str, Label]:
+    """Add what the table in the folder says of the image with the same name."""
+    rows = labels.read_labels(folder, config)
+    row_of = {_stem(key): row for key, row in rows.items()}
+    whose = labels.match_files(label_of, row_of)
+    told = dict(label_of)
+    for key, name in whose.items():
+        label, row = label_of[key], row_of[name]
+        told[key] = replace(
+            row,
+            label=label.label,
+            conflict=label.conflict or row.conflict,
+            mask=label.mask,
+            reason=label.reason,
+        )
+    return told

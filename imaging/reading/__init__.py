@@ -1,0 +1,1 @@
+"""Bytes that nobody vouches for become pixels: bounds first, then the standard's rules."""

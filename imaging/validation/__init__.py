@@ -1,0 +1,1 @@
+"""What a snapshot must look like before anything is learned from it."""
