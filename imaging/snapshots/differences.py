@@ -1,7 +1,7 @@
 """What changed from one snapshot to another: rows, labels, distributions. A description, no test.
 
 Two versions of one data set share most of their patients, so they are no two samples, and a p-value
-between them would mean nothing; whether a change matters is for `validation/expectations.py` to judge.
+between them would mean nothing; whether a change matters is for `imaging/validation` to judge.
 """
 
 from dataclasses import dataclass
