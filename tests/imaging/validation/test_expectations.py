@@ -236,7 +236,7 @@ def test_own_expectations_are_asked_with_their_severity(tmp_path):
         (wanted(expectation="expect_column_values_to_be_unique"), "expectations.0.min_value"),
         (
             wanted(expectation="expect_query_results_to_match_comparison"),
-            "0.expectation: .* table",
+            "expectations.0.expectation: .* table",
         ),
         (
             CONFIG.model_copy(update={"severity": {"blank_image": "warn"}}),
