@@ -75,7 +75,7 @@ def clean_folder(
     """Write `OUT/<study>/<series>/<instance>.dcm`, and pictures and volumes below `OUT/pictures`.
 
     Nothing lies in `out` before all of it was checked. Files that are there from an earlier run on
-    the same scans stay as they are.
+    the same scans stay as they are. A study that names no patient gets a code of its own.
 
     Args:
         scans: Folder of DICOM, PNG, JPEG or NIfTI files at any depth.
@@ -95,7 +95,9 @@ def clean_folder(
     if out.resolve().is_relative_to(scans.resolve()):
         raise BadInput("OUT lies in IN, so that its files would be read as scans; name another")
     out.mkdir(parents=True, exist_ok=True)
-    how = Examination(policy, colour, frames, None, timeout_s, memory_gib, crosswalk, compare=True)
+    how = Examination(
+        policy, colour, frames, None, timeout_s, memory_gib, crosswalk, compare=True, by_study=True
+    )
     with closing(open_names(policy, key, crosswalk)) as drawn:
         name_of_work = recipe(how, drawn)
     with ingested(workspace().home / FOLDER, name_of_work, out) as store:

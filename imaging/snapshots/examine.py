@@ -41,6 +41,8 @@ class Examination:
     Attributes:
         crosswalk: Where drawn pseudonyms are kept, for a policy that draws them.
         compare: Whether to tell what was done to each attribute.
+        by_study: Whether the images of a study that names no patient count as one patient's, instead
+            of being set aside.
     """
 
     policy: DeidentificationPolicy
@@ -51,6 +53,7 @@ class Examination:
     memory_gib: float = 2.0
     crosswalk: Path = Path("crosswalk.sqlite")
     compare: bool = False
+    by_study: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """For a worker; and for the name of what it finds out."""
@@ -178,7 +181,10 @@ def _examine_dicom(data: bytes, facts: Facts, worker: _Worker) -> None:
     if not identifiers["SOPInstanceUID"]:
         raise SetAside("no_instance_uid")
     if not identifiers["PatientID"]:
-        raise SetAside("no_patient_id")
+        if not (worker.how.by_study and identifiers["StudyInstanceUID"]):
+            raise SetAside("no_patient_id")
+        # What the code is made of; it is never written.
+        source.PatientID = identifiers["PatientID"] = identifiers["StudyInstanceUID"]
     regions = burned_in.text_regions(source, stored, policy.text_in_pixels)
     stored = burned_in.masked(stored, regions, source) if regions else stored
     colour = str(source.PhotometricInterpretation) not in dicom.GREY

@@ -60,6 +60,25 @@ def test_files_lie_by_their_new_uids_and_counts_add_up(clean, tmp_path: Path) ->
     )
 
 
+def test_a_study_that_names_no_patient_gets_a_code_of_its_own(
+    clean, scans: Path, tmp_path: Path, dicom_bytes
+) -> None:
+    study = "1.2.826.0.1.3680043.9.7.77"
+    for path in scans.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    for name, last in (("a", "1"), ("b", "2")):
+        data = dicom_bytes(PatientID="", StudyInstanceUID=study, SOPInstanceUID=f"{study}.{last}")
+        (scans / name).write_bytes(data)
+    nowhere = dicom_bytes(PatientID=None, StudyInstanceUID=None, SOPInstanceUID=f"{study}.3")
+    (scans / "c").write_bytes(nowhere)
+    cleaned = clean()
+    assert (cleaned.written, cleaned.patients, cleaned.held) == (2, 1, {"no_patient_id": 1})
+    for path in (tmp_path / "out").rglob("*.dcm"):
+        assert study.encode() not in path.read_bytes()
+        assert pydicom.dcmread(path).PatientID in set(cleaned.rows["patient_id"])
+
+
 def test_what_was_done_is_told_for_each_attribute_and_nothing_of_a_value(clean) -> None:
     cleaned = clean()
     assert cleaned.done["PatientName"] == {"replaced": 2}
