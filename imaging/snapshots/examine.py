@@ -41,7 +41,7 @@ class Examination:
     Attributes:
         crosswalk: Where drawn pseudonyms are kept, for a policy that draws them.
         compare: Whether to tell what was done to each attribute.
-        by_study: Whether the images of a study that names no patient count as one patient's, instead
+        by_study: Whether images of a study that names no patient count as one patient's, instead
             of being set aside.
     """
 
