@@ -80,6 +80,12 @@ _OUR_WORDS = (
     *_MEANINGS.values(), _MEANINGLESS, "ANONYMIZED", "UNMODIFIED", "MODIFIED", "REMOVED",
     "LIGHTBOX", "ISO_IR 192",
 )  # fmt: skip
+# Values of ours that a patient's or an accession number may equal, by the attribute they stand in.
+_OUR_VALUES = {
+    "PatientIdentityRemoved": {"YES"},
+    "CodingSchemeDesignator": {"DCM"},
+    "CodeValue": _MEANINGS.keys(),
+}
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,10 @@ def verify(
                 moved.append((_name(tag), _shifts(before.values.get(tag, frozenset()), days)))
         elif tag == _BODY_PART and BODY_PARTS.issuperset(texts):
             ours.update(texts)  # a patient may be called Chest
+        elif texts and _OUR_VALUES.get(element.keyword, set()) >= set(texts):
+            # Short ones are not looked for in bytes, and blanked there they would break a Reyes.
+            ours.update(text for text in texts if len(text) >= spellings.INSIDE)
+            continue
         said += [text for text in texts if text not in ours]
         if element.VR in NUMERIC and any(whole_number(t) in before.identifiers for t in texts):
             leaks.add(Leak("strings", _name(tag)))

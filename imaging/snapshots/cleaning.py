@@ -1,8 +1,11 @@
 """A folder of scans cleaned for its own sake: no labels, no snapshot; what went in comes out."""
 
+import fcntl
+import os
 import time
 from collections import Counter, defaultdict
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -88,7 +91,8 @@ def clean_folder(
         report: Told of the progress.
 
     Raises:
-        BadInput: `out` lies in `scans`, or holds anything that this would not have written.
+        BadInput: `out` lies in `scans`, holds anything that this would not have written, or
+            another process is filling it.
         StepFailed: The check of what was written found a leak, or no worker could start.
     """
     started = time.monotonic()
@@ -100,11 +104,14 @@ def clean_folder(
     )
     with closing(open_names(policy, key, crosswalk)) as drawn:
         name_of_work = recipe(how, drawn)
-    with ingested(workspace().home / FOLDER, name_of_work, out) as store:
+    cache = workspace().home / FOLDER
+    with _alone_in(out), ingested(cache, name_of_work, out) as store:
         examined = examine_all(how, scans, store, key, report)
         images = _decided(examined)
         names = ["" if i.reason else _name(f) for i, (_, f) in zip(images, examined, strict=True)]
         _refuse_others(out, {*names, *KEPT}, scratch_path(out, name_of_work))
+        for name in KEPT:  # of another policy, perhaps: a kill must not leave it beside our files
+            (out / name).unlink(missing_ok=True)
         done: dict[str, Counter[str]] = defaultdict(Counter)
         rows: list[dict[str, Any]] = []
         written = 0
@@ -136,6 +143,23 @@ def clean_folder(
         rows=table,
         seconds=time.monotonic() - started,
     )
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Two at once would mix what each was asked for."""
+    descriptor = os.open(out, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput(
+                    "another process is writing into OUT: wait for it, or name another"
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _decided(examined: Examined) -> list[Image]:

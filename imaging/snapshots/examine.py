@@ -196,6 +196,11 @@ def _examine_dicom(data: bytes, facts: Facts, worker: _Worker) -> None:
     target = deidentify.deidentify(
         source, stored, names, verify.mention(before.identifiers), policy, masked=bool(regions)
     )
+    facts["who"] = [
+        known_by(names.key, "who", word)
+        for word, name in before.identifiers.items()
+        if name in ("PatientName", "PatientID")
+    ]
     written = deidentify.encode(target)
     uid, patient = str(target.SOPInstanceUID), str(target.PatientID)
     method = deidentify.method(policy)

@@ -6,7 +6,7 @@ whose order is needed, is encrypted under it. Losing the folder costs time only.
 
 facts.sqlite         `looks` of source files (no names: those may be patients'), `facts` by content
 cleaned/<..>/<…>     cleaned files by the SHA-256 of what they were made from
-drafts/<process>     one that is not yet checked
+drafts/<process>.…   one that is not yet checked
 """
 
 import json
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from lineage.digest import keyed_digest
 
@@ -46,7 +47,7 @@ class Ingested:
         for name in ("cleaned", "drafts"):
             (folder / name).mkdir(exist_ok=True)
         for draft in (folder / "drafts").iterdir():
-            if not Path("/proc", draft.name).exists():  # its writer was killed
+            if not Path("/proc", draft.stem).exists():  # its writer was killed
                 draft.unlink(missing_ok=True)
         try:
             self._database = _open(folder)
@@ -174,8 +175,11 @@ def cleaned_path(folder: Path, file_sha256: str) -> Path:
 
 
 def draft_path(folder: Path) -> Path:
-    """Where this process writes a cleaned file before it is checked."""
-    return folder / "drafts" / str(os.getpid())
+    """Where this process writes a cleaned file before it is checked.
+
+    A process of another container may have the same number.
+    """
+    return folder / "drafts" / f"{os.getpid()}.{uuid4().hex}"
 
 
 def is_whole(folder: Path, facts: Facts) -> bool:

@@ -7,8 +7,9 @@ decides what needs to know them all: labels, duplicates, conflicts. Identities s
 import csv
 import io
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from imaging.config import IngestionConfig
-from imaging.deidentification import deidentify, profile, verify
+from imaging.deidentification import deidentify, profile, spellings, verify
 from imaging.deidentification.policy import DeidentificationPolicy, not_safe_harbor
 from imaging.deidentification.pseudonyms import Names, open_names
 from imaging.deidentification.risk import Risk, retained, risk_summary
@@ -29,6 +30,7 @@ from imaging.snapshots.examined import Examined, examine_all, recipe
 from imaging.snapshots.ingested import Facts, ingested
 from imaging.snapshots.integrity import write_root
 from lineage.digest import file_digest, keyed_digest, tree_digest
+from lineage.errors import BadInput
 from lineage.files import write_json
 from lineage.progress import Report
 from lineage.workspace import workspace
@@ -67,10 +69,12 @@ def take_snapshot(
         crosswalk: Where drawn pseudonyms are kept, for a policy that draws them.
 
     Raises:
+        BadInput: A column of the labels table names the patients.
         StepFailed: The check of what was written found a leak, or no worker could start.
     """
     how = examination(config, crosswalk)
     (snapshot / "images").mkdir()
+    naming: defaultdict[str, set[str]] = defaultdict(set)
     with (
         closing(open_names(how.policy, key, how.crosswalk)) as names,
         ingested(cache, recipe(how, names), snapshot) as store,
@@ -89,6 +93,9 @@ def take_snapshot(
                     continue
                 facts, label = examined.facts(i), label_of[str(image.key)]
                 row = _row(facts, label, image.mask, names)
+                for setting, value in _taken_over(label):
+                    if _tells_who(value, facts, label, key):
+                        naming[setting].add(value)
                 store.place(facts, snapshot / row["path"])
                 patient_id = original[row["patient_id"]]
                 yield row | {
@@ -98,6 +105,7 @@ def take_snapshot(
                 }
 
         write_sorted(rows(), snapshot)
+    _refuse_naming(naming)
     _sweep_masks(snapshot, {image.mask.path for image in kept if image.mask})
     set_aside = tuple((image.file, image.reason) for image in images if image.reason)
     counts = {
@@ -234,6 +242,36 @@ def _row(
         "study_date": study_day(facts),
         "source_split": label.source_split,
     }
+
+
+def _taken_over(label: labels.Label) -> Iterator[tuple[str, str]]:
+    """What goes from the labels table into the manifest as it stands, by setting."""
+    values = {"scanner": label.scanner, "site": label.site, "split": label.source_split}
+    return ((f"{name}_column", value) for name, value in values.items() if value)
+
+
+def _tells_who(value: str, facts: Facts, label: labels.Label, key: bytes) -> bool:
+    """Whether a value is the patient's own number, or nothing but parts of its name."""
+    number = label.patient_id or ""
+    if value == number and spellings.of_number(number):
+        return True
+    who, words = facts.get("who", ()), re.findall(r"[^\W_]+", value.lower())
+    return any(
+        all(known_by(key, "who", word) in who for word in spelled)
+        for spelled in ([value.lower()], words)
+        if spelled and who
+    )
+
+
+def _refuse_naming(naming: Mapping[str, Set[str]]) -> None:
+    """Refuse a column of the labels table that names patients; one may be called like a site."""
+    for setting, values in sorted(naming.items()):
+        if len(values) > 1:
+            raise BadInput(
+                f"ingestion.labels.{setting}: {len(values)} values of that column are names or "
+                "numbers of the patients themselves, and the manifest would hold them; name "
+                "another column"
+            )
 
 
 def _moved(

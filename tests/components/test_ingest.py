@@ -396,6 +396,32 @@ def test_split_and_time_of_the_label_come_with_it(run: Callable[..., Path], tmp_
             assert row["study_date"] + moved == date(2019, 3, 5)
 
 
+@pytest.mark.parametrize("setting", ["site_column", "scanner_column", "split_column"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("Quernstein, Adalbert", "ogleby"), ("MRN-0012345", "MRN-0012346"), ("77001122", "77001123")],
+)
+def test_a_column_that_names_the_patients_never_reaches_the_manifest(
+    first: str, second: str, setting: str, tmp_path: Path
+) -> None:
+    def take(*values: str) -> None:
+        scans, out = _new(tmp_path), _new(tmp_path)
+        (scans / "a").write_bytes(scan(1))
+        (scans / "b").write_bytes(scan(2, PatientID="MRN-0012346", PatientName="Ogleby^Quill"))
+        (scans / "c").write_bytes(picture(1))
+        (scans / "d").write_bytes(picture(2))
+        field = {"site_column": "site", "scanner_column": "scanner"}.get(setting, "source_split")
+        who = {"c": "77001122", "d": "77001123"}
+        told = zip("abcd", values * 2, strict=True)
+        labels = {f: Label(1, patient_id=who.get(f), **{field: v}) for f, v in told}
+        science.take_snapshot(CONFIG, scans, labels, out, b"k" * 32)
+
+    with pytest.raises(BadInput, match=rf"{setting}: 2 values") as caught:
+        take(first, second)
+    assert first not in str(caught.value)
+    take("Quernstein", "North")  # one may live where the family gave the place its name
+
+
 def test_masks_say_what_is_positive_and_lie_beside_the_images(
     home: Workspace, tmp_path: Path
 ) -> None:

@@ -221,6 +221,18 @@ def test_a_name_that_we_write_ourselves_is_no_leak(name: str, tmp_path: Path) ->
     assert leaks_of(source, tmp_path) == []
 
 
+@pytest.mark.parametrize("number", ["113100", "113107", "113108", "DCM", "YES"])
+def test_a_number_that_we_write_ourselves_is_no_leak_but_is_one_elsewhere(
+    number: str, tmp_path: Path
+) -> None:
+    for attributes in ({"PatientID": number}, {"AccessionNumber": number}):
+        source = radiograph(**attributes)
+        assert leaks_of(source, tmp_path) == []
+        (name,) = attributes
+        leaks = leaks_of(source, tmp_path, change("PatientOrientation", [number, "F"]))
+        assert Leak("strings", name) in leaks
+
+
 def test_what_the_check_cannot_read_is_not_clean(tmp_path: Path) -> None:
     def garble(data: bytes) -> bytes:
         start = data.index(b"\x18\x00\x73\x90FD\x08\x00")  # a double, so eight bytes

@@ -1,5 +1,7 @@
 """A folder cleaned without labels: names from new UIDs, nothing from before, the same again."""
 
+import fcntl
+import os
 from pathlib import Path
 
 import pydicom
@@ -95,8 +97,17 @@ def test_again_leaves_what_is_there_and_mends_what_was_changed(clean, tmp_path: 
     path.write_bytes(path.read_bytes() + b"note")
     (tmp_path / "out" / "deidentification.json").write_text("{}")  # the page of the first run
     assert clean().written == 2
-    (tmp_path / "out" / "deidentification.json").unlink()
-    assert tree_digest(tmp_path / "out") == before
+    assert tree_digest(tmp_path / "out") == before  # and that page told of other files
+
+
+def test_one_process_at_a_time_fills_a_folder(clean, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    descriptor = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(BadInput, match="another process is writing into OUT"):
+        clean()
+    os.close(descriptor)
+    assert clean().written == 2
 
 
 def test_a_folder_with_other_files_is_refused(clean, tmp_path: Path) -> None:
