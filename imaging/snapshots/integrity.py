@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from imaging.manifest import MANIFEST
-from lineage.digest import file_digest
+from lineage.digest import RECORD, file_digest
 from lineage.errors import BadInput
-from lineage.files import write_json
+from lineage.files import read_json, write_json
 from lineage.merkle import merkle_root
 from lineage.progress import Report
 
 ROOT = "merkle.json"
+COUNTS = "counts.json"
+# What lies in a snapshot and no row names; the last is the store's.
+BESIDE = {
+    MANIFEST, ROOT, COUNTS, "set_aside.parquet", "deidentification.json", "croissant.json",
+    RECORD,
+}  # fmt: skip
 ALGORITHM = "RFC 6962, SHA-256"
 
 
@@ -70,13 +76,13 @@ def faults(snapshot: Path, report: Report | None = None) -> list[str]:
             found.append(f"{path}: changed")
         if report:
             report(done, len(named), "")
-    there = {
-        file.relative_to(snapshot).as_posix()
-        for folder in ("images", "masks")
-        for file in (snapshot / folder).rglob("*")
-        if not file.is_dir()
-    }
-    return found + [f"{path}: not in the manifest" for path in sorted(there - named.keys())]
+    there = {f.relative_to(snapshot).as_posix() for f in snapshot.rglob("*") if not f.is_dir()}
+    strange = sorted(there - named.keys() - BESIDE)
+    found += [f"{path}: not in the manifest" for path in strange]
+    counts = read_json(snapshot / COUNTS)
+    if counts and counts.get("read") != len(rows):
+        found.append(f"{COUNTS}: counts other rows than {MANIFEST} has")
+    return found
 
 
 def _day(value: Any) -> str:

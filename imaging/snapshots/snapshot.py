@@ -28,14 +28,14 @@ from imaging.snapshots.decisions import Image, decide, original_ids, ranks
 from imaging.snapshots.examine import Examination, known_by, study_day
 from imaging.snapshots.examined import Examined, examine_all, recipe
 from imaging.snapshots.ingested import Facts, ingested
-from imaging.snapshots.integrity import write_root
+from imaging.snapshots.integrity import COUNTS, write_root
 from lineage.digest import file_digest, keyed_digest, tree_digest
 from lineage.errors import BadInput
 from lineage.files import write_json
 from lineage.progress import Report
 from lineage.workspace import workspace
 
-SET_ASIDE, COUNTS, DEIDENTIFICATION = "set_aside.parquet", "counts.json", "deidentification.json"
+SET_ASIDE, DEIDENTIFICATION = "set_aside.parquet", "deidentification.json"
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,17 @@ def test_what_was_changed_is_named(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_stranger_beside_the_images_and_other_counts_are_noticed(tmp_path: Path) -> None:
+    here = snapshot(tmp_path / "s")
+    (here / "counts.json").write_text('{"read": 3}')
+    assert integrity.faults(here) == []
+    (here / "counts.json").write_text('{"read": 4}')
+    (here / "scan.dcm").write_bytes(b"a stranger")
+    assert integrity.faults(here) == [
+        "scan.dcm: not in the manifest", "counts.json: counts other rows than manifest.parquet has",
+    ]  # fmt: skip
+
+
 def test_another_manifest_is_noticed(tmp_path: Path) -> None:
     here, other = snapshot(tmp_path / "s"), snapshot(tmp_path / "o", label=1)
     (here / MANIFEST).write_bytes((other / MANIFEST).read_bytes())
