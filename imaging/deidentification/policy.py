@@ -2,21 +2,9 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails
-
-from lineage.errors import BadInput
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Retained = Literal["uids", "device_identity", "institution_identity", "patient_characteristics"]
 Word = Annotated[str, StringConstraints(pattern=r"^[^\W_]+$")]  # letters and digits of any script
@@ -52,6 +40,12 @@ class Device(BaseModel):
     rows: int | None = None
     columns: int | None = None
     regions: tuple[Region, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_a_device(self) -> Self:
+        if self == type(self).model_construct():
+            raise ValueError("a rule that names nothing would let every image pass unseen")
+        return self
 
 
 class TextInPixels(BaseModel):
@@ -123,32 +117,6 @@ def refusals(policy: DeidentificationPolicy) -> tuple[str, ...]:
     holds, reason = _SERIAL_NUMBERS
     limited = policy.basis == "limited_data_set" and holds(policy)
     return (*unnamed, reason) if limited else unnamed
-
-
-def read_policy(path: Path) -> DeidentificationPolicy:
-    """A policy in a YAML file of its own.
-
-    Raises:
-        BadInput: With the file, the setting, and what is wrong with it.
-    """
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-    except (UnicodeDecodeError, yaml.YAMLError):
-        raise BadInput(f"{path}: not YAML; configs/deidentification/ holds examples") from None
-    try:
-        return DeidentificationPolicy.model_validate(values or {})
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_input=False)
-        raise BadInput("\n".join(f"{path}: {_fault(fault)}" for fault in faults)) from None
-
-
-def _fault(fault: ErrorDetails) -> str:
-    place, said = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        said = f"no such setting; there are {', '.join(DeidentificationPolicy.model_fields)}"
-    return f"{place}: {said}" if place else said
 
 
 _Reason = tuple[Callable[[DeidentificationPolicy], bool], str]

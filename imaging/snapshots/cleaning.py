@@ -98,7 +98,10 @@ def clean_folder(
     started = time.monotonic()
     if out.resolve().is_relative_to(scans.resolve()):
         raise BadInput("OUT lies in IN, so that its files would be read as scans; name another")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"OUT cannot be made ({error.strerror}); name a new folder") from None
     how = Examination(
         policy, colour, frames, None, timeout_s, memory_gib, crosswalk, compare=True, by_study=True
     )

@@ -52,15 +52,20 @@ def deidentify(
     Example: lightbox deidentify scans clean --policy configs/deidentification/strict.yaml
     """
     from components.progress import duration, progress
-    from imaging.deidentification.policy import DeidentificationPolicy, read_policy
+    from imaging.deidentification.policy import DeidentificationPolicy
     from imaging.incoming.folder import find_files
     from imaging.snapshots.cleaning import clean_folder
     from imaging.snapshots.snapshot import crosswalk_path, keep_list
     from lineage.digest import digest
     from lineage.files import write_json
     from pipelines.reporting.deidentification import FACTS, PAGE, facts_of, page, rules_of
+    from pipelines.settings import read_settings
 
-    policy = read_policy(policy_file) if policy_file else DeidentificationPolicy()
+    policy = DeidentificationPolicy()
+    if policy_file:
+        policy = read_settings(policy_file, DeidentificationPolicy)
+    if not scans.is_dir():
+        raise BadInput(f"{scans} is no folder; name the one that holds the images")
     found = find_files(scans)
     if not found:
         raise BadInput(f"{scans} holds no file")
