@@ -40,7 +40,7 @@ class Distribution:
     Attributes:
         distance: Numbers: the largest distance between the two cumulative distributions
             (Kolmogorov's). Words: half the sum of the shares' differences (total variation).
-            0 alike, 1 nothing in common; None if one side has no value.
+            0 alike, 1 nothing in common; None if one side alone has values.
         before, after: Numbers: n, missing, p05, median, p95. Words: n, missing, and their counts.
     """
 
@@ -113,14 +113,16 @@ def distributions(one: "pd.DataFrame", other: "pd.DataFrame") -> tuple[Distribut
             found.append(_of_numbers(name, a, b))
         elif max(a.nunique(), b.nunique()) <= MOST_VALUES:
             found.append(_of_words(name, a, b))
-    return tuple(sorted(found, key=lambda d: -(d.distance or 0.0)))
+    return tuple(
+        sorted(found, key=lambda d: 1.0 if d.distance is None else d.distance, reverse=True)
+    )
 
 
 def _of_numbers(name: str, one: "pd.Series", other: "pd.Series") -> Distribution:
     import numpy as np
 
     a, b = (np.sort(side.dropna().to_numpy(dtype=float)) for side in (one, other))
-    distance = None
+    distance = None if len(a) or len(b) else 0.0
     if len(a) and len(b):
         at = np.concatenate((a, b))
         below = [np.searchsorted(side, at, side="right") / len(side) for side in (a, b)]
@@ -138,7 +140,7 @@ def _of_numbers(name: str, one: "pd.Series", other: "pd.Series") -> Distribution
 
 def _of_words(name: str, one: "pd.Series", other: "pd.Series") -> Distribution:
     a, b = (side.dropna().astype(str).value_counts() for side in (one, other))
-    distance = None
+    distance = None if len(a) or len(b) else 0.0
     if len(a) and len(b):
         distance = float((a / a.sum()).sub(b / b.sum(), fill_value=0).abs().sum() / 2)
 

@@ -33,7 +33,7 @@ def test_equal_snapshots_have_equal_roots_and_no_differences(tmp_path: Path) -> 
     found = differences.compare(snapshot(tmp_path / "a", rows), snapshot(tmp_path / "b", rows))
     assert found.roots[0] == found.roots[1] is not None
     assert not found.changed and not found.relabelled and not found.added and not found.removed
-    assert {d.distance for d in found.distributions} <= {0.0, None}
+    assert {d.distance for d in found.distributions} == {0.0}  # columns without values, too
 
 
 def test_distances_are_kolmogorovs_and_total_variation(tmp_path: Path) -> None:
@@ -45,5 +45,15 @@ def test_distances_are_kolmogorovs_and_total_variation(tmp_path: Path) -> None:
     assert told["site"].before == {"n": 4, "missing": 0, "values": {"A": 3, "B": 1}}
     assert told["age_years"].distance == 0.5
     assert told["age_years"].after["median"] == 3.5
-    assert told["sex"].distance is None and told["sex"].before["missing"] == 4
+    assert told["sex"].distance == 0.0 and told["sex"].before["missing"] == 4
     assert found.distributions[0].column == "site"
+
+
+def test_a_column_that_one_side_alone_has_comes_first(tmp_path: Path) -> None:
+    before = [manifest_row(i, sex="F", age_years=float(i)) for i in range(4)]
+    after = [manifest_row(i, age_years=float(i + 1)) for i in range(4)]
+    found = differences.compare(snapshot(tmp_path / "a", before), snapshot(tmp_path / "b", after))
+    assert [(d.column, d.distance) for d in found.distributions[:2]] == [
+        ("sex", None),
+        ("age_years", 0.25),
+    ]
