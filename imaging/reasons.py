@@ -3,7 +3,7 @@
 from lineage.errors import BadInput
 
 REASONS = {
-    "not_an_image": "The content is neither DICOM, PNG nor JPEG.",
+    "not_an_image": "The content is neither DICOM, PNG, JPEG nor NIfTI.",
     "unreadable_header": "The header breaks DICOM's or the image format's encoding.",
     "incomplete_header": "The header lacks an attribute that every image must have.",
     "unreadable_file": "The file could not be opened or read.",

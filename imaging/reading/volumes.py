@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from imaging.deidentification.verify import Leak
 
 NIFTI = "application/x-nifti"
-SUFFIXES = (".nii.gz", ".nii")
 MAX_BYTES = 2**29  # of voxels, unpacked: a CT of 1000 slices
 HEAD_BYTES = 512  # of a file, compressed or not, that are enough to tell it by
 
