@@ -50,8 +50,9 @@ def terabytes(dicom_bytes: Bytes) -> bytes:
 def deflate_bomb(dicom_bytes: Bytes) -> bytes:
     head = dicom_bytes(syntax=DeflatedExplicitVRLittleEndian)
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    zeros = bytes(2**24)
-    packed = b"".join(packer.compress(zeros) for _ in range(64)) + packer.flush()
+    # Bytes after a full flush refer to nothing before it, so the same ones may come again.
+    chunk = packer.compress(bytes(2**24)) + packer.flush(zlib.Z_FULL_FLUSH)
+    packed = chunk * 64 + packer.flush()
     assert len(packed) < 1.1e6
     return head[: structure.file_meta_end(head)] + packed
 
