@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset
 
 from imaging.reading import dicom
 from imaging.reasons import SetAside
+from lineage.digest import file_digest
 
 # How ITK's GDCM differs, by the file name's beginning. What both leave alone is not listed.
 BITS = "GDCM gives bits as 0 and 255"
@@ -55,17 +56,23 @@ DCMTK = {"rtdose_expb": HALVES}
 Read = tuple[Path, Dataset, NDArray[Any]]
 
 
+def files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
 @pytest.fixture(params=["pydicom", "dicom-odd"])
 def images(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Read]:
-    """What we read of a collection."""
-    if request.param == "pydicom":
-        root = Path(pydicom.__file__).parent / "data"
-    else:
+    """What we read of a collection; of the second, what the first does not have."""
+    root, known = Path(pydicom.__file__).parent / "data", set[str]()
+    if request.param == "dicom-odd":
+        known = {file_digest(path) for path in files(root)}
         root = request.getfixturevalue("real_data") / "dicom-odd"
     monkeypatch.setattr(pydicom.config.settings, "reading_validation_mode", pydicom.config.IGNORE)
 
     def read() -> Iterator[Read]:
-        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        for path in files(root):
+            if file_digest(path) in known:
+                continue
             try:
                 dataset = dicom.parse(path.read_bytes())
                 yield path, dataset, dicom.stored_pixels(dataset)
@@ -104,7 +111,7 @@ def test_values_are_those_that_gdcm_reads(images: Iterator[Read]) -> None:
             differing[path.name] = explained(path, GDCM)
         else:
             assert explained(path, GDCM) is None, f"{path.name} does not differ any more"
-    assert compared > 80
+    assert compared > 60
     assert [name for name, why in differing.items() if why is None] == []
 
 
@@ -131,7 +138,7 @@ def test_stored_values_are_those_that_dcmtk_reads(images: Iterator[Read], tmp_pa
         compared += 1
         if not np.array_equal(written.pixel_array, stored):
             differing[path.name] = explained(path, DCMTK)
-    assert compared > 50
+    assert compared > 40
     assert [name for name, why in differing.items() if why is None] == []
 
 
@@ -155,4 +162,4 @@ def test_display_is_that_of_dcmtk(images: Iterator[Read], tmp_path: Path) -> Non
         ours = dicom.displayed(dataset, stored)
         ours = ours if ours.ndim == 2 else ours[0]
         assert np.abs(ours - theirs).max() < 5e-4, path.name
-    assert compared > 20
+    assert compared > 12
