@@ -57,7 +57,23 @@ DIRECT = (
     "PatientAddress",
 )  # fmt: skip
 # Most of pydicom's files are secondary captures, which ours holds unless it is told of the device.
-NO_TEXT = {"text_in_pixels": {"devices": [{}]}}
+MODALITIES = (
+    "CR",
+    "CT",
+    "DX",
+    "ES",
+    "MR",
+    "NM",
+    "OT",
+    "PT",
+    "RTDOSE",
+    "RTIMAGE",
+    "SC",
+    "SEG",
+    "US",
+    "XA",
+)
+NO_TEXT = {"text_in_pixels": {"devices": [{"modality": modality} for modality in MODALITIES]}}
 
 
 class Worker:
