@@ -82,6 +82,8 @@ def find_snapshot(workspace: Workspace, name: str) -> Path:
             for s in found
             if any(begins.startswith(name) for begins in (s.digest, s.root or "", *s.runs))
         ]
+    if name == "previous" and len(found) == 1:
+        raise BadInput("there is one snapshot here, and none before it")
     if len(fitting) != 1:
         told = "no snapshot is called" if not fitting else f"{len(fitting)} snapshots begin with"
         raise BadInput(f"{told} {name!r}; `lightbox data list` names them")

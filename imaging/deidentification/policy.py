@@ -59,6 +59,12 @@ class TextInPixels(BaseModel):
     # Whether what it finds is enough where text is declared, or common, and no device fits.
     trust_ocr: bool = False
 
+    @model_validator(mode="after")
+    def _trusts_what_is_done(self) -> Self:
+        if self.trust_ocr and not self.ocr:
+            raise ValueError("trust_ocr: nothing is looked for without `ocr: true`")
+        return self
+
 
 class DeidentificationPolicy(BaseModel):
     """The Basic Application Confidentiality Profile and the options applied on top of it.

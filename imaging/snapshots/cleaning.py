@@ -122,7 +122,8 @@ def clean_folder(
             if not name:
                 continue
             if not _is_there(out / name, facts["row"]["sha256"]):
-                store.place(facts, out / name)
+                # Whoever is given them may edit them: no other folder is to change with them.
+                store.place(facts, out / name, shared=False)
             for keyword, what in facts.get("done", {}).items():
                 done[keyword].update(what)
             written += 1

@@ -339,6 +339,7 @@ def _write_checked(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(data)
+        draft.chmod(0o444)  # snapshots share it: whoever edits one would edit all
     except OSError as error:
         facts["unwritable"] = error.strerror  # no fault of this file's: it must not cost the file
         return

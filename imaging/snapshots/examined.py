@@ -59,8 +59,9 @@ def examine_all(
     rows = [store.recall(_look(scans / file)) for file in files]
     new = [i for i, row in enumerate(rows) if row is None]
     done = len(files) - len(new)
+    known = f"{done} known" if done else ""
     if report and done:
-        report(done, len(files), f"{done} known")  # the pace is that of the others
+        report(done, len(files), known)  # the pace is that of the others
     setup = {
         "scans": str(scans.absolute()),
         "folder": str(store.folder.absolute()),
@@ -80,7 +81,7 @@ def examine_all(
             store.commit()
         done += 1
         if report:
-            report(done, len(files), "")
+            report(done, len(files), known)
     troubles.tell()
     return Examined(files, [row for row in rows if row is not None], store)
 

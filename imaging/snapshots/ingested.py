@@ -94,10 +94,13 @@ class Ingested:
             self._database.commit()
             self._committed = time.monotonic()
 
-    def place(self, facts: Facts, target: Path) -> None:
-        """Put a cleaned file where a snapshot wants it: the same bytes on disk if that can be."""
+    def place(self, facts: Facts, target: Path, *, shared: bool = True) -> None:
+        """Put a cleaned file where it is wanted: the same bytes on disk if it is to be shared."""
         target.parent.mkdir(parents=True, exist_ok=True)
         source = cleaned_path(self.folder, facts["file_sha256"])
+        if not shared:
+            shutil.copyfile(source, target)
+            return
         try:
             target.hardlink_to(source)
         except OSError:  # a file system without links, or with as many of them as it allows

@@ -1,7 +1,8 @@
 """What a snapshot holds, in one number; and whether it still holds that.
 
-The root stands for the manifest's rows, and these name the files' bytes. It says nothing of how
-Parquet stores them, so that another version of its library leaves it as it is.
+The root stands for the manifest's rows, which name the files' bytes, and for what was set aside,
+the counts and the proof of de-identification. How Parquet stores rows does not count: another
+version of its library leaves the root as it is.
 """
 
 import json
@@ -18,31 +19,29 @@ from lineage.merkle import merkle_root
 from lineage.progress import Report
 
 ROOT = "merkle.json"
-COUNTS = "counts.json"
+COUNTS, SET_ASIDE, PROOF = "counts.json", "set_aside.parquet", "deidentification.json"
 # What lies in a snapshot and no row names; the last is the store's.
-BESIDE = {
-    MANIFEST, ROOT, COUNTS, "set_aside.parquet", "deidentification.json", "croissant.json",
-    RECORD,
-}  # fmt: skip
+BESIDE = {MANIFEST, ROOT, COUNTS, SET_ASIDE, PROOF, "croissant.json", RECORD}
 ALGORITHM = "RFC 6962, SHA-256"
 
 
 def records(snapshot: Path) -> Iterator[bytes]:
-    """Each row of the manifest as canonical JSON, in its order."""
+    """As canonical JSON: counts and proof of de-identification, then each row of the manifest and
+    of what was set aside, in their order."""
     import pyarrow.parquet as pq
 
-    for batch in pq.ParquetFile(snapshot / MANIFEST).iter_batches(batch_size=10_000):
-        for row in batch.to_pylist():
-            yield json.dumps(row, sort_keys=True, separators=(",", ":"), default=_day).encode()
+    found: list[Any] = [read_json(snapshot / name) for name in (COUNTS, PROOF)]
+    yield from map(_canonical, found)
+    for table in (MANIFEST, SET_ASIDE):
+        if (snapshot / table).exists():
+            for batch in pq.ParquetFile(snapshot / table).iter_batches(batch_size=10_000):
+                yield from map(_canonical, batch.to_pylist())
 
 
 def write_root(snapshot: Path) -> str:
-    """Write `merkle.json`: algorithm, number of records and root; return the root."""
-    import pyarrow.parquet as pq
-
+    """Write `merkle.json`: algorithm and root; return the root."""
     root = merkle_root(records(snapshot))
-    count = pq.read_metadata(snapshot / MANIFEST).num_rows
-    write_json(snapshot / ROOT, {"algorithm": ALGORITHM, "records": count, "root": root})
+    write_json(snapshot / ROOT, {"algorithm": ALGORITHM, "root": root})
     return root
 
 
@@ -63,7 +62,8 @@ def faults(snapshot: Path, report: Report | None = None) -> list[str]:
     root = read_root(snapshot)
     if root is None:
         raise BadInput(f"{snapshot} has no {ROOT}: take the snapshot again, by running ingest")
-    found = [] if merkle_root(records(snapshot)) == root else [f"{MANIFEST}: not what {ROOT} names"]
+    whole = merkle_root(records(snapshot)) == root
+    found = [] if whole else [f"{MANIFEST}, or what lies beside it: not what {ROOT} names"]
     columns = ["path", "sha256", "mask_path", "mask_sha256"]
     rows = pq.read_table(snapshot / MANIFEST, columns=columns).to_pylist()
     named = {row["path"]: row["sha256"] for row in rows}
@@ -79,10 +79,11 @@ def faults(snapshot: Path, report: Report | None = None) -> list[str]:
     there = {f.relative_to(snapshot).as_posix() for f in snapshot.rglob("*") if not f.is_dir()}
     strange = sorted(there - named.keys() - BESIDE)
     found += [f"{path}: not in the manifest" for path in strange]
-    counts = read_json(snapshot / COUNTS)
-    if counts and counts.get("read") != len(rows):
-        found.append(f"{COUNTS}: counts other rows than {MANIFEST} has")
     return found
+
+
+def _canonical(record: Any) -> bytes:
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), default=_day).encode()
 
 
 def _day(value: Any) -> str:

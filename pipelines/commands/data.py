@@ -213,6 +213,8 @@ def _flat(facts: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in facts.items():
         here = f"{above}{name}"
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = f"{len(value)} entries; --json tells all"
         found += _flat(value, f"{here}.") if isinstance(value, dict) else [(here, value)]
     return found
 

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from manifest_rows import manifest_row
 
@@ -7,6 +8,9 @@ from imaging.manifest import MANIFEST, write_manifest
 from imaging.snapshots import integrity
 from lineage.digest import file_digest
 from lineage.errors import BadInput
+from lineage.files import write_json
+
+OTHER = f"{MANIFEST}, or what lies beside it: not what {integrity.ROOT} names"
 
 
 def snapshot(folder: Path, count: int = 3, **changes: object) -> Path:
@@ -42,21 +46,32 @@ def test_what_was_changed_is_named(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_stranger_beside_the_images_and_other_counts_are_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [integrity.COUNTS, integrity.PROOF, integrity.SET_ASIDE])
+def test_the_root_names_what_lies_beside_the_rows(tmp_path: Path, name: str) -> None:
     here = snapshot(tmp_path / "s")
-    (here / "counts.json").write_text('{"read": 3}')
+    for proof in (integrity.COUNTS, integrity.PROOF):
+        write_json(here / proof, {"of": proof})
+    aside = pd.DataFrame({"path_digest": ["a"], "reason": ["colour"]})
+    aside.to_parquet(here / integrity.SET_ASIDE)
+    integrity.write_root(here)
     assert integrity.faults(here) == []
-    (here / "counts.json").write_text('{"read": 4}')
+    if name == integrity.SET_ASIDE:
+        (here / name).unlink()
+    else:
+        write_json(here / name, {"of": "another"})
+    assert integrity.faults(here) == [OTHER]
+
+
+def test_a_stranger_beside_the_images_is_noticed(tmp_path: Path) -> None:
+    here = snapshot(tmp_path / "s")
     (here / "scan.dcm").write_bytes(b"a stranger")
-    assert integrity.faults(here) == [
-        "scan.dcm: not in the manifest", "counts.json: counts other rows than manifest.parquet has",
-    ]  # fmt: skip
+    assert integrity.faults(here) == ["scan.dcm: not in the manifest"]
 
 
 def test_another_manifest_is_noticed(tmp_path: Path) -> None:
     here, other = snapshot(tmp_path / "s"), snapshot(tmp_path / "o", label=1)
     (here / MANIFEST).write_bytes((other / MANIFEST).read_bytes())
-    assert integrity.faults(here) == [f"{MANIFEST}: not what {integrity.ROOT} names"]
+    assert integrity.faults(here) == [OTHER]
 
 
 def test_one_without_a_root_says_what_to_do(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def taken(home: Workspace, day: int, rows: list[dict[str, Any]]) -> str:
         image.write_bytes(row["path"].encode())
         row["sha256"] = file_digest(image)
     write_manifest(rows, draft)
-    integrity.write_root(draft)
     counts = {"read": len(rows), "patients": len(rows), "set_aside": 1}
     (draft / "counts.json").write_text(json.dumps(counts))
+    integrity.write_root(draft)
     content = tree_digest(draft)
     place = Store(home.store).path(content)
     place.parent.mkdir(parents=True, exist_ok=True)
