@@ -86,8 +86,10 @@ def lightbox(policy_json: str, checked: bool = True) -> Clean:
     def clean(source: Path, target: Path) -> None:
         dataset = dicom.parse(source.read_bytes())
         stored = dicom.stored_pixels(dataset)
-        if not dataset.get("PatientID") or not dataset.get("SOPInstanceUID"):
-            raise SetAside("no_patient_id")
+        if not dataset.get("PatientID"):
+            if not dataset.get("StudyInstanceUID"):
+                raise SetAside("no_patient_id")
+            dataset.PatientID = dataset.StudyInstanceUID  # as `lightbox deidentify` does
         regions = burned_in.text_regions(dataset, stored, policy.text_in_pixels)
         stored = burned_in.masked(stored, regions, dataset) if regions else stored
         digest = pixels.pixel_digest(dicom.as_seen(dataset, stored)) if checked else ""
@@ -108,6 +110,7 @@ def lightbox(policy_json: str, checked: bool = True) -> Clean:
 TOOLS: dict[str, Callable[[str], Clean]] = {  # by a policy, which ours alone knows
     "pydicom": lambda _: pydicom_copy(),
     "lightbox": lightbox,
+    "lightbox-basic": lightbox,
     "lightbox-unchecked": lambda policy: lightbox(policy, checked=False),
     "deid": lambda _: deid(),
     "deid-stripped": lambda _: deid(remove_private=True, strip_sequences=True),
