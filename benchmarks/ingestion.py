@@ -123,7 +123,7 @@ def ingest_here(scans: Path, home: Path) -> None:
 
     def report(done: int, total: int, note: str) -> None:
         nonlocal known
-        known = done if note else known
+        known = int(note.split()[0]) if note else known
         if done % 50 == 0:
             print(done, flush=True)
 
