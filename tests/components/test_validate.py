@@ -7,6 +7,7 @@ from manifest_rows import manifest_row
 from components.validate import check_settings, validate
 from imaging.config import Shortcuts, ValidationConfig
 from imaging.manifest import write_manifest
+from lineage.digest import tree_digest
 from lineage.errors import BadInput, StepFailed
 
 CONFIG = ValidationConfig(minimum_images=4)
@@ -111,3 +112,17 @@ def test_settings_are_checked_before_anything_runs():
     for shortcuts in (Shortcuts(fields=("scaner",)), Shortcuts(exempt=("scaner",))):
         with pytest.raises(BadInput, match="no field 'scaner' to look at; did you mean 'scanner'"):
             check_settings(CONFIG.model_copy(update={"shortcuts": shortcuts}))
+
+
+def test_the_champion_s_own_data_are_no_earlier_ones(tmp_path):
+    """After a promotion an engine may run this step again: it must come to the same."""
+    here = snapshot(tmp_path / "snapshot")
+    reports = []
+    for name in ("first", "again"):
+        (tmp_path / name).mkdir()
+        out = folders(tmp_path / name)
+        if name == "again":
+            out["previous"] = here
+        validate(CONFIG, snapshot=here, **out)
+        reports.append(tree_digest(out["report"]))
+    assert reports[0] == reports[1]

@@ -294,6 +294,13 @@ def live(engine: Engine, cohort: Cohort, folder: Path) -> Life:
     return Life(released, refused, unlabelled, labelled, engine.champion(), engine.served())
 
 
+def told(record: dict[str, Any]) -> dict[str, Any]:
+    """A record but for the data of the champion. Once it learned from these very data, this machine
+    reuses what it found without any; an engine, which goes by addresses, looks again."""
+    inputs = {name: content for name, content in record["inputs"].items() if name != "previous"}
+    return record | {"inputs": inputs}
+
+
 def test_a_model_lives_the_same_life_everywhere(
     cohort: Cohort,
     here: Here,
@@ -326,4 +333,4 @@ def test_a_model_lives_the_same_life_everywhere(
             for name, content in mine.outputs.items():
                 if name.startswith(UP_TO_THE_GATE):
                     assert theirs.outputs[name] == content, name
-                    assert theirs.records[name] == mine.records[name], name
+                    assert told(theirs.records[name]) == told(mine.records[name]), name
