@@ -197,7 +197,7 @@ class Rules:
             return self.undefined_time(vr)
         if vr in ("PN", "UN"):
             return "remove"  # a name is never safe, and of UN there is no telling what it is
-        return {"SQ": "enter", "UI": "uid"}.get(vr, "keep")  # type: ignore[return-value]
+        return "enter" if vr == "SQ" else "uid" if vr == "UI" else "keep"
 
     def _safe(self, creator: str) -> tuple[str, ...]:
         return self.policy.safe_private.get(creator, ())

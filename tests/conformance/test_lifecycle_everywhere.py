@@ -333,4 +333,6 @@ def test_a_model_lives_the_same_life_everywhere(
             for name, content in mine.outputs.items():
                 if name.startswith(UP_TO_THE_GATE):
                     assert theirs.outputs[name] == content, name
-                    assert told(theirs.records[name]) == told(mine.records[name]), name
+                    again = mine is home.refused and name.startswith("validate")
+                    same = told if again else dict
+                    assert same(theirs.records[name]) == same(mine.records[name]), name
