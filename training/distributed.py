@@ -227,7 +227,12 @@ def _gpus(device: str) -> int:
 
 
 def _of_another(error: RuntimeError) -> bool:
-    """Whether an error came over the wire; gloo has no class of its own for that."""
+    """Whether an error came over the wire; gloo has no class of its own for that.
+
+    Its messages begin with its source file, but for one: that a connection was closed since
+    another thread of this process had waited too long for it.
+    """
     import torch.distributed as dist
 
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+    said = str(error).lower()
+    return isinstance(error, dist.DistError) or "gloo" in said or "pair closure" in said

@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from lineage.errors import BadInput
+from lineage.errors import BadInput, StepFailed
 from training import distributed
 from training.distributed import TORCHRUN, Team, find_team
 
@@ -96,3 +96,29 @@ def test_dropout_falls_elsewhere_in_each_share_and_again_so_after_an_interruptio
     assert draws(0, 1) == torch.rand(4, generator=torch.Generator().manual_seed(5)).tolist()
     assert draws(1, 3) == draws(1, 3)
     assert len({tuple(draws(rank, epoch)) for rank in (0, 1) for epoch in (1, 2)}) == 3
+
+
+@pytest.mark.parametrize(
+    "said",  # by gloo, when the other process was stopped at a random moment of an epoch
+    [
+        "[third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]",
+        "[third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:84] Timed out waiting 6000ms",
+        "Application timeout caused pair closure",
+    ],
+)
+def test_what_gloo_says_of_another_is_told_as_such(said, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *args, **kwargs: None)
+    with (
+        pytest.raises(StepFailed, match=r"one of the 2 processes .* gone or stuck"),
+        Team(size=2).joined(torch.device("cpu")),
+    ):
+        raise RuntimeError(said)
+
+
+def test_an_error_of_its_own_stays_one(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *args, **kwargs: None)
+    with (
+        pytest.raises(RuntimeError, match="mat1 and mat2"),
+        Team(size=2).joined(torch.device("cpu")),
+    ):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
