@@ -14,6 +14,17 @@ ROOT = Path(__file__).resolve().parents[1]
 telemetry.off()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run side by side, a file's run in one process, for they share fixtures.
+
+    So do all that start containers: an engine that one has started ends with it.
+    """
+    for item in items:
+        file = item.path.relative_to(ROOT / "tests")
+        together = "containers" if file.parts[0] in ("conformance", "containers") else str(file)
+        item.add_marker(pytest.mark.xdist_group(together))
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """An empty workspace that `lineage.workspace.workspace()` answers with."""
