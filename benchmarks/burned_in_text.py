@@ -30,6 +30,7 @@ os.environ["OMP_THREAD_LIMIT"] = os.environ["OMP_NUM_THREADS"] = "1"
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -49,14 +50,8 @@ MASKED, MISSED = 0.95, 0.5  # shares of ink
 Finder = Callable[[np.ndarray], Sequence[Region]]
 
 
-def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    centre = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def share(k: int, n: int) -> str:
-    low, high = wilson(k, n)
+    low, high = binomtest(k, n).proportion_ci(method="wilson")
     return f"{k / n:.0%} ({low:.0%}–{high:.0%})"
 
 

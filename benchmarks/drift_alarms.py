@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -59,12 +60,6 @@ def draw(rng, n, shift=0.0, of=(), new_scanner=0.0, each=1):
     return table
 
 
-def wilson(k, n, z=1.96):
-    centre = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def alarm_rates(n_reference, n, runs, change, minimums, seed) -> Iterator[int]:
     """How many of the runs alarm, for each minimum of drifted columns."""
     drifted = []
@@ -94,7 +89,7 @@ def main() -> None:
                 counts = alarm_rates(n_reference, n, runs, change, minimums, number)
                 cells = []
                 for k in counts:
-                    low, high = wilson(k, runs)
+                    low, high = binomtest(k, runs).proportion_ci(method="wilson")
                     cells += [f"{k / runs:.1%}", f"{low:.1%}–{high:.1%}"]
                 print(f"| {name} | {n_reference} | {n} | {' | '.join(cells)} |", flush=True)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -62,10 +63,9 @@ def draw(rng, patients, each, share, patient_labels, told=None):
     return table
 
 
-def wilson(k, n, z=1.96):
-    centre = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
-    return f"{k / n:.1%} ({max(0.0, centre - half):.1%} to {min(1.0, centre + half):.1%})"
+def part(k, n):
+    low, high = binomtest(k, n).proportion_ci(method="wilson")
+    return f"{k / n:.1%} ({low:.1%} to {high:.1%})"
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def main() -> None:
                     alarms += any(s.strong for s in found)
                     most = max([most, *(s.auroc.estimate or 0 for s in found)])
                 what = "patients" if by_patient else "images"
-                told = wilson(alarms, runs)
+                told = part(alarms, runs)
                 print(
                     f"| {patients} | {each} | {share:.0%} | {what} | {told} | {most:.2f} |",
                     flush=True,
@@ -108,7 +108,7 @@ def main() -> None:
                     hits += any(
                         s.strong for s in found if s.field not in NAMES and s.field != TOGETHER
                     )
-                cells.append(wilson(hits, runs))
+                cells.append(part(hits, runs))
             print(f"| {patients} | {each} | {' | '.join(cells)} |", flush=True)
 
 

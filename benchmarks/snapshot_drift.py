@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -50,10 +51,9 @@ def draw(rng, patients, each, first, shift=0.0, of=(), new_scanner=0.0, missing=
     return table
 
 
-def wilson(k, n, z=1.96):
-    centre = (k + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * np.sqrt(k * (n - k) / n + z * z / 4)
-    return f"{k / n:.1%} ({max(0.0, centre - half):.1%} to {min(1.0, centre + half):.1%})"
+def share(k, n):
+    low, high = binomtest(k, n).proportion_ci(method="wilson")
+    return f"{k / n:.1%} ({low:.1%} to {high:.1%})"
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
                     now = draw(rng, new, each, 100_000, **change)
                     alarms += any(c.drifted for c in changes(former, now, Drift()))
                 print(
-                    f"| {cause} | {before} | {new} | {each} | {wilson(alarms, runs)} |", flush=True
+                    f"| {cause} | {before} | {new} | {each} | {share(alarms, runs)} |", flush=True
                 )
 
 

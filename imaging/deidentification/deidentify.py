@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from imaging.deidentification import profile
 from imaging.deidentification.body_parts import BODY_PARTS
-from imaging.deidentification.policy import DeidentificationPolicy
+from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Names
 from imaging.deidentification.spellings import Mention
 from imaging.reasons import SetAside
@@ -323,7 +323,7 @@ def _mark(
         item: Level = {}
         _set(item, 0x00080100, "SH", code.encode())
         _set(item, 0x00080102, "SH", b"DCM")
-        _set(item, 0x00080104, "LO", profile.PROFILE[code].encode())
+        _set(item, 0x00080104, "LO", CID_7050[code].encode())
         items.append(Dataset(item))
     sequence = DataElement(0x00120064, "SQ", items)
     level[sequence.tag] = sequence
@@ -334,7 +334,7 @@ def _earlier_codes(source: "Dataset") -> list[str]:
     return [
         code
         for item in _items(source, "DeidentificationMethodCodeSequence")
-        if (code := str(item.get("CodeValue"))) in profile.PROFILE
+        if (code := str(item.get("CodeValue"))) in CID_7050
         and item.get("CodingSchemeDesignator") == "DCM"
     ]
 

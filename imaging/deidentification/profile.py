@@ -11,27 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from imaging.deidentification.policy import DeidentificationPolicy
+from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
 from lineage.digest import digest, file_digest
 
 EDITION = "2026c"
 TABLE = Path(__file__).with_name("ps315_basic_profile.csv")
-# The profile and its options, as coded in PS3.16 CID 7050.
-PROFILE = {
-    "113100": "Basic Application Confidentiality Profile",
-    "113101": "Clean Pixel Data Option",
-    "113102": "Clean Recognizable Visual Features Option",
-    "113103": "Clean Graphics Option",
-    "113104": "Clean Structured Content Option",
-    "113105": "Clean Descriptors Option",
-    "113106": "Retain Longitudinal Temporal Information Full Dates Option",
-    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
-    "113108": "Retain Patient Characteristics Option",
-    "113109": "Retain Device Identity Option",
-    "113110": "Retain UIDs Option",
-    "113111": "Retain Safe Private Option",
-    "113112": "Retain Institution Identity Option",
-}
 CLEAN_PIXELS = "113101"
 _RETAINED_CODES = {
     "uids": "113110",
@@ -220,7 +204,7 @@ def codes(policy: DeidentificationPolicy, masked: bool = False) -> dict[str, str
     applied |= {"113105"} if policy.descriptors else set()
     applied |= {"113111"} if policy.safe_private or policy.declared_safe_private else set()
     applied |= {CLEAN_PIXELS} if masked else set()
-    return {code: PROFILE[code] for code in sorted(applied)}
+    return {code: CID_7050[code] for code in sorted(applied)}
 
 
 def policy_digest(policy: DeidentificationPolicy | None = None) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from imaging.deidentification import spellings
 from imaging.deidentification.body_parts import BODY_PARTS
-from imaging.deidentification.policy import DeidentificationPolicy
+from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
 from imaging.deidentification.spellings import Mention
 from imaging.reasons import SetAside
 
@@ -53,23 +53,8 @@ _MEANINGLESS = "see code value"  # CodeMeaning, which must not be absent
 _EMPTY_MEANING = {"ANONYMIZED", "000Y", "19000101", "000000", "0"}
 _PATIENT_ID, _BODY_PART, _PIXEL_DATA = 0x00100020, 0x00180015, 0x7FE00010
 
-# PS3.16 CID 7050, and the settings under which each is written.
+# The settings under which each code of CID 7050 is written.
 _BASIC, _CLEAN_PIXELS = "113100", "113101"
-_MEANINGS = {
-    _BASIC: "Basic Application Confidentiality Profile",
-    _CLEAN_PIXELS: "Clean Pixel Data Option",
-    "113102": "Clean Recognizable Visual Features Option",
-    "113103": "Clean Graphics Option",
-    "113104": "Clean Structured Content Option",
-    "113105": "Clean Descriptors Option",
-    "113106": "Retain Longitudinal Temporal Information Full Dates Option",
-    "113107": "Retain Longitudinal Temporal Information Modified Dates Option",
-    "113108": "Retain Patient Characteristics Option",
-    "113109": "Retain Device Identity Option",
-    "113110": "Retain UIDs Option",
-    "113111": "Retain Safe Private Option",
-    "113112": "Retain Institution Identity Option",
-}
 _RETAINED = {  # the setting: its code, and its column in the table
     "patient_characteristics": ("113108", "retain_patient_characteristics"),
     "device_identity": ("113109", "retain_device_identity"),
@@ -77,14 +62,14 @@ _RETAINED = {  # the setting: its code, and its column in the table
     "institution_identity": ("113112", "retain_institution_identity"),
 }
 _OUR_WORDS = (
-    *_MEANINGS.values(), _MEANINGLESS, "ANONYMIZED", "UNMODIFIED", "MODIFIED", "REMOVED",
+    *CID_7050.values(), _MEANINGLESS, "ANONYMIZED", "UNMODIFIED", "MODIFIED", "REMOVED",
     "LIGHTBOX", "ISO_IR 192",
 )  # fmt: skip
 # Values of ours that a patient's or an accession number may equal, by the attribute they stand in.
 _OUR_VALUES = {
     "PatientIdentityRemoved": {"YES"},
     "CodingSchemeDesignator": {"DCM"},
-    "CodeValue": _MEANINGS.keys(),
+    "CodeValue": CID_7050.keys(),
 }
 
 
@@ -332,7 +317,7 @@ def _judge(
     free = vr in _LONG_TEXT or (vr in _SHORT_TEXT and name not in _HARMLESS_TEXT)
     if free and meaningful and not described and not kept:
         return "attributes"
-    if name == "CodeMeaning" and not meaningful <= {_MEANINGLESS, *_MEANINGS.values()}:
+    if name == "CodeMeaning" and not meaningful <= {_MEANINGLESS, *CID_7050.values()}:
         return "attributes"
     if name == "CodeValue" and str(level.get("CodingSchemeDesignator")) not in _SCHEMES:
         return "attributes"
@@ -614,7 +599,7 @@ def _codes(dataset: "Dataset") -> tuple[str, ...]:
     """The codes of CID 7050 that a data set names, of whatever time."""
     items = dataset.get("DeidentificationMethodCodeSequence") or ()
     named = [(item.get("CodingSchemeDesignator"), str(item.get("CodeValue"))) for item in items]
-    return tuple(code for scheme, code in named if scheme == "DCM" and code in _MEANINGS)
+    return tuple(code for scheme, code in named if scheme == "DCM" and code in CID_7050)
 
 
 @lru_cache(maxsize=2**16)

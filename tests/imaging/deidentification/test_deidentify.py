@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from imaging.deidentification import deidentify, profile, verify
-from imaging.deidentification.policy import DeidentificationPolicy
+from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Pseudonyms
 from imaging.reading import dicom
 from imaging.reading.pixels import pixel_digest
@@ -402,7 +402,7 @@ def test_markers_say_what_was_done(dicom_dataset: Made, clean: Clean) -> None:
         (i.CodeValue, i.CodingSchemeDesignator, i.CodeMeaning)
         for i in written.DeidentificationMethodCodeSequence
     ]
-    assert codes == [(c, "DCM", profile.PROFILE[c]) for c in ("113100", "113106", "113100")]
+    assert codes == [(c, "DCM", CID_7050[c]) for c in ("113100", "113106", "113100")]
     tool, edition, rules = written.DeidentificationMethod
     assert tool == deidentify.TOOL and edition == "PS3.15 Table E.1-1 2026c"
     assert rules == f"policy {profile.policy_digest(policy)[:32]}"

@@ -9,7 +9,7 @@ import pytest
 from pydicom.datadict import DicomDictionary
 
 from imaging.deidentification import profile
-from imaging.deidentification.policy import DeidentificationPolicy, Retained
+from imaging.deidentification.policy import CID_7050, DeidentificationPolicy, Retained
 
 TIMES = {"DA", "DT", "TM"}
 TIMEZONE = 0x00080201
@@ -239,7 +239,7 @@ def test_meanings_are_the_standard_s() -> None:
         for code, (meaning, groups) in entry.items()
         if 7050 in groups
     }
-    assert context_group == profile.PROFILE
+    assert context_group == CID_7050
 
 
 def test_the_digest_names_each_setting_and_each_rule(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,7 @@ def test_numbers_mean_what_they_say_however_they_are_stored(
         nifti(square(1, np.float32)[None] * np.float32("nan")),
         b"\xff\xd8\xff and the rest of a JPEG",
     ],
+    ids=["probability", "negative", "70,000 labels", "not a number", "jpeg"],
 )
 def test_what_is_no_map_of_whole_numbers_is_told_so(folder: Path, data: bytes) -> None:
     assert facts(folder, data) == {"reason": "mask_unreadable"}
