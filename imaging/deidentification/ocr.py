@@ -6,6 +6,7 @@ libGL, which a server's image lacks. Network: M. Liao et al., "Real-time scene t
 differentiable binarization", AAAI 2020, as trained for PP-OCRv4 (Apache 2.0).
 """
 
+import hashlib
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from lineage.errors import BadInput
 
 PACKAGE = "rapidocr_onnxruntime"
 MODEL = "models/ch_PP-OCRv4_det_infer.onnx"
+MODEL_SHA256 = "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9"
 
 SHORT_SIDE, LONG_SIDE = 736, 2048  # pixels that an image is brought between before it is searched
 TILE, OVERLAP = 1024, 128  # pixels; a tile bounds the memory that the network takes
@@ -41,7 +43,7 @@ def warm_up() -> None:
     """Load the model; a worker does so before its memory is bounded.
 
     Raises:
-        BadInput: The extra `ocr` is not installed.
+        BadInput: The extra `ocr` is not installed, or its model is not the one measured here.
     """
     _detector()
 
@@ -163,10 +165,14 @@ def _detector() -> Any:
             "text_in_pixels.ocr needs a text detector that is not installed: "
             "pip install 'lightbox-mlops[ocr]', or set ocr to false"
         )
+    model = (Path(package.origin).parent / MODEL).read_bytes()
+    if hashlib.sha256(model).hexdigest() != MODEL_SHA256:
+        raise BadInput(
+            f"text_in_pixels.ocr: {MODEL} of the package {PACKAGE} is not the text detector that "
+            "was measured; install 'lightbox-mlops[ocr]' with the pins of requirements.lock"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        str(Path(package.origin).parent / MODEL), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

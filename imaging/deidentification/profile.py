@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from imaging.deidentification import ocr
 from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
 from lineage.digest import digest, file_digest
 
@@ -208,11 +209,13 @@ def codes(policy: DeidentificationPolicy, masked: bool = False) -> dict[str, str
 
 
 def policy_digest(policy: DeidentificationPolicy | None = None) -> str:
-    """Name the rules: the table's bytes, the settings, the dummies and the allow-lists."""
+    """Name the rules: the table's bytes, the settings, the dummies, lists and text detector."""
+    policy = policy or DeidentificationPolicy()
     return digest(
         "policy",
         file_digest(TABLE),
-        (policy or DeidentificationPolicy()).model_dump(mode="json"),
+        policy.model_dump(mode="json"),
+        ocr.MODEL_SHA256 if policy.text_in_pixels.ocr else None,
         _RESOLVED,
         DUMMIES,
         sorted(KEPT_TEXT),

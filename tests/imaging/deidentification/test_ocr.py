@@ -122,6 +122,13 @@ def test_a_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
     ocr.warm_up()
 
 
+def test_another_model_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ocr, "MODEL", "models/ch_ppocr_mobile_v2.0_cls_infer.onnx")
+    ocr._detector.cache_clear()
+    with pytest.raises(BadInput, match="not the text detector that was measured"):
+        ocr.warm_up()
+
+
 def test_neither_opencv_nor_a_display_is_needed() -> None:
     code = (
         "import sys; from imaging.deidentification import ocr; ocr.warm_up(); "

@@ -253,3 +253,13 @@ def test_the_digest_names_each_setting_and_each_rule(monkeypatch: pytest.MonkeyP
     assert profile.policy_digest() == digests[0]
     monkeypatch.setattr(profile, "KEPT_TEXT", profile.KEPT_TEXT | {"SequenceName"})
     assert profile.policy_digest() not in digests
+
+
+def test_the_digest_names_the_text_detector_where_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policies = [DeidentificationPolicy(text_in_pixels={"ocr": looks}) for looks in (False, True)]
+    before = [profile.policy_digest(policy) for policy in policies]
+    monkeypatch.setattr(profile.ocr, "MODEL_SHA256", "another")
+    after = [profile.policy_digest(policy) for policy in policies]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False]
