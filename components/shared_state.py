@@ -10,9 +10,10 @@ bytes that were fetched (`If-Match`), so that even a holder whose lease ran out 
 import json
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
 from pathlib import Path
@@ -102,6 +103,7 @@ class _Store:
         lost = []
         with _explained():
             for path in self._here():
+                _settle(path)
                 etag, content = self._known.get(path, ("", ""))
                 if file_digest(path) == content:
                     continue
@@ -202,6 +204,13 @@ class _Store:
         """Write down what came from there, and what went there."""
         known = {str(p.relative_to(self._home.resolve())): d for p, (_, d) in self._known.items()}
         write_json(self._home / NOTE, (read_json(self._home / NOTE) or {}) | known)
+
+
+def _settle(path: Path) -> None:
+    """Bring what a killed process left in a database's write-ahead log into the database."""
+    if path.with_name(f"{path.name}-wal").exists():
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _parsed(place: str) -> tuple[str, str]:

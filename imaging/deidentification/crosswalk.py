@@ -19,6 +19,8 @@ from lineage.errors import BadInput
 
 WAIT_S = 60.0  # for other processes that are writing
 REMEMBERED = 10_000  # names per process: the same studies and series come again and again
+# Kinds of file system that one machine has for itself.
+LOCAL = {"apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
 
 
 class Crosswalk:
@@ -111,10 +113,16 @@ def _opened(path: Path, fingerprint: str) -> tuple[sqlite3.Connection, str]:
         raise BadInput(f"{path}: others can read it; `chmod 600` it, and ask who has")
     try:
         database = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)
-        # With a log, readers never wait and a commit is one write. A commit is safe from a killed
-        # process at once, from a power cut only after a checkpoint, as the cleaned files are.
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
+        if _of_one_machine(path.parent):
+            # With a log, readers never wait and a commit is one write. A commit is safe from a
+            # killed process at once, from a power cut only after a checkpoint, as the cleaned
+            # files are.
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+        else:
+            # The log's index lies in memory that other machines do not see: they would write
+            # over one another (sqlite.org/wal.html). Some 50 times slower.
+            database.execute("PRAGMA journal_mode = PERSIST")
         database.execute(
             "CREATE TABLE IF NOT EXISTS names "
             "(found_by TEXT PRIMARY KEY, pseudonym TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL) "
@@ -130,3 +138,12 @@ def _opened(path: Path, fingerprint: str) -> tuple[sqlite3.Connection, str]:
     if under_key != fingerprint:
         raise BadInput(f"{path}: made under another pseudonym key; give that key, or another file")
     return database, str(name)
+
+
+def _of_one_machine(folder: Path) -> bool:
+    """Whether no other machine can have this folder mounted; where that is unknown, it may."""
+    import psutil
+
+    kinds = {Path(p.mountpoint): p.fstype for p in psutil.disk_partitions(all=True)}
+    whole = folder.resolve()
+    return next((kinds[p] for p in (whole, *whole.parents) if p in kinds), "") in LOCAL

@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from components.shared_state import fetch_state, shared_state
+from imaging.deidentification.crosswalk import Crosswalk
 from lineage.code import ROOT
 from lineage.errors import BadInput, StepFailed
 from registry import audit_log
@@ -47,6 +48,22 @@ def test_what_one_job_adds_the_next_one_finds(s3, tmp_path) -> None:
         (second / "audit.db").write_bytes(b"one two")
     assert kept(s3, "audit.db") == b"one two"
     assert names(s3) == ["workspace/audit.db", "workspace/ledgers/splits-a.jsonl"]
+
+
+def test_names_drawn_by_a_worker_that_was_killed_reach_the_next_job(s3, tmp_path) -> None:
+    draw = (
+        "import os, signal, sys; from pathlib import Path; "
+        "from imaging.deidentification.crosswalk import Crosswalk; "
+        "print(Crosswalk(Path(sys.argv[1]), b'k' * 32).patient('MRN'), flush=True); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    first, second = (tmp_path / job / "secrets/crosswalk.sqlite" for job in ("first", "second"))
+    with shared_state(["secrets/crosswalk.sqlite"], tmp_path / "first", 1):
+        command = [sys.executable, "-c", draw, str(first)]
+        said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    with shared_state(["secrets/crosswalk.sqlite"], tmp_path / "second", 1):
+        assert Crosswalk(second, b"k" * 32).who(said) == "MRN"
+    assert names(s3) == ["workspace/secrets/crosswalk.sqlite"]
 
 
 def test_a_step_that_fails_has_written_all_the_same(s3, tmp_path) -> None:

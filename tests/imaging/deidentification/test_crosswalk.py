@@ -4,6 +4,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,6 +43,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "secrets" / "crosswalk.sqlite"
 
 
+@pytest.fixture(params=["of one machine", "that several may have mounted"])
+def anywhere(path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """On a file system that is, or is not, known to be of one machine; ramfs stands for NFS."""
+    if request.param == "of one machine":
+        yield path
+        return
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    path.parent.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "ramfs", "none", path.parent], check=True)
+    path.parent.chmod(0o700)
+    try:
+        yield path
+        (journal,) = {file for file in path.parent.iterdir() if file != path}
+        assert journal.name == "crosswalk.sqlite-journal"  # no log, whose index is in memory
+    finally:
+        subprocess.run(["umount", "--lazy", path.parent], check=True)
+
+
 @settings(deadline=None, max_examples=15)
 @given(st.sets(st.text(min_size=1).map(lambda t: t.strip(" \0")).filter(bool), min_size=2))
 def test_names_are_one_to_one_and_the_same_again(identifiers: set[str]) -> None:
@@ -76,11 +96,9 @@ def test_an_unknown_name_stands_for_nobody(path: Path) -> None:
     assert Crosswalk(path, KEY).who("0123456789abcdef") is None
 
 
-def test_processes_that_ask_at_once_agree(path: Path) -> None:
-    askers = [
-        subprocess.Popen([sys.executable, "-c", DRAW, str(path)], stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
+def test_processes_that_ask_at_once_agree(anywhere: Path) -> None:
+    command = [sys.executable, "-c", DRAW, str(anywhere)]
+    askers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     answers = [asker.communicate()[0] for asker in askers]
     assert [asker.returncode for asker in askers] == [0] * 4
     assert len(set(answers)) == 1 and len(answers[0].splitlines()) == 40
@@ -100,13 +118,13 @@ def test_the_first_to_write_draws_for_all(path: Path, monkeypatch: pytest.Monkey
     assert slow.shift("MRN") == quick.shift("MRN")
 
 
-def test_what_was_said_before_a_kill_still_holds(path: Path) -> None:
-    command = [sys.executable, "-c", GO_ON, str(path)]
+def test_what_was_said_before_a_kill_still_holds(anywhere: Path) -> None:
+    command = [sys.executable, "-c", GO_ON, str(anywhere)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = [process.stdout.readline().split() for _ in range(50)]
         os.kill(process.pid, signal.SIGKILL)
-    names = Crosswalk(path, KEY)
+    names = Crosswalk(anywhere, KEY)
     for number, code, uid in said:
         assert (names.patient(f"MRN-{number}"), names.uid(f"1.2.{number}")) == (code, uid)
         assert names.who(code) == f"MRN-{number}"
