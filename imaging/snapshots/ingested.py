@@ -6,9 +6,11 @@ whose order is needed, is encrypted under it. Losing the folder costs time only.
 
 facts.sqlite         `looks` of source files (no names: those may be patients'), `facts` by content
 cleaned/<..>/<…>     cleaned files by the SHA-256 of what they were made from
-drafts/<process>.…   one that is not yet checked
+drafts/<…>           one that is not yet checked
+lock                 held by all who are at work, however they end
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -46,9 +48,12 @@ class Ingested:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in ("cleaned", "drafts"):
             (folder / name).mkdir(exist_ok=True)
-        for draft in (folder / "drafts").iterdir():
-            if not Path("/proc", draft.stem).exists():  # its writer was killed
-                draft.unlink(missing_ok=True)
+        self._lock = (folder / "lock").open("w")
+        with suppress(BlockingIOError):  # others are at work, perhaps in other containers
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for draft in (folder / "drafts").iterdir():  # their writers were killed
+                draft.unlink()
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
         try:
             self._database = _open(folder)
         except sqlite3.DatabaseError as error:
@@ -110,6 +115,7 @@ class Ingested:
         """Keep what was found out."""
         self._database.commit()
         self._database.close()
+        self._lock.close()
 
 
 def _open(folder: Path) -> sqlite3.Connection:
@@ -178,11 +184,8 @@ def cleaned_path(folder: Path, file_sha256: str) -> Path:
 
 
 def draft_path(folder: Path) -> Path:
-    """Where this process writes a cleaned file before it is checked.
-
-    A process of another container may have the same number.
-    """
-    return folder / "drafts" / f"{os.getpid()}.{uuid4().hex}"
+    """Where a cleaned file is written before it is checked."""
+    return folder / "drafts" / uuid4().hex
 
 
 def is_whole(folder: Path, facts: Facts) -> bool:

@@ -172,6 +172,18 @@ def test_a_broken_memory_is_begun_anew(opened: list[str], scans: Path, tmp_path:
     assert tree_digest(take(scans, tmp_path / "b", tmp_path / "cache")) == tree_digest(first)
 
 
+def test_a_draft_goes_once_nobody_is_at_work(tmp_path: Path) -> None:
+    store = ingested.Ingested(tmp_path)
+    draft = ingested.draft_path(tmp_path)
+    draft.write_text("of a worker of ours")
+    other = ingested.Ingested(tmp_path)  # of another container that has the folder mounted
+    other.close()
+    assert draft.exists()
+    store.close()  # as a kill does
+    ingested.Ingested(tmp_path).close()
+    assert not draft.exists()
+
+
 def test_chance_is_given_another_chance(
     scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
