@@ -515,7 +515,7 @@ def test_a_leak_stops_the_step_and_is_named_but_not_quoted(
 FILE = st.tuples(st.sampled_from(sorted(KINDS)), st.sampled_from(["yes", "no", "else", None]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(FILE, max_size=8))
 def test_counts_always_add_up(draws: list[tuple[str, str | None]]) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

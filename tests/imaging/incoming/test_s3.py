@@ -244,7 +244,7 @@ def test_a_kill_at_any_time_leaves_whole_files_and_the_next_call_goes_on(bucket,
     bodies = {f"{n:03}": bytes([n]) * 50_000 for n in range(120)}
     put(bucket, **{f"chest/{name}": body for name, body in bodies.items()})
     folder, came = tmp_path / "scans", []
-    for _ in range(2):
+    for _ in range(3):
         process = subprocess.Popen([sys.executable, "-c", FETCH, str(folder), ADDRESS])
         wanted = len(came) + 10
         while process.poll() is None and len(tree(folder)) < wanted:
