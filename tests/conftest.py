@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 telemetry.off()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, a file's run in one process, for they share fixtures.
 
