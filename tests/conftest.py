@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from lineage import telemetry
 from lineage.workspace import Workspace
@@ -14,16 +16,21 @@ ROOT = Path(__file__).resolve().parents[1]
 telemetry.off()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
     """Where tests run side by side, a file's run in one process, for they share fixtures.
 
-    So do all that start containers: an engine that one has started ends with it.
+    So do all that start containers: an engine that one has started ends with it. (xdist's own
+    groups have no effect since pytest 9.2 gives nodes their names in another way.)
     """
-    for item in items:
-        file = item.path.relative_to(ROOT / "tests")
-        together = "containers" if file.parts[0] in ("conformance", "containers") else str(file)
-        item.add_marker(pytest.mark.xdist_group(together))
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            containers = ("tests/conformance/", "tests/containers/")
+            return "containers" if file.startswith(containers) else str(file)
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture
