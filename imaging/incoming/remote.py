@@ -19,13 +19,14 @@ def open_origin(address: str) -> Origin:
     Raises:
         BadInput: No scans are read from such an address.
     """
-    scheme = address.partition("://")[0]
+    scheme, separator, _ = address.partition("://")
     if scheme == "s3":
         return S3(address)
     if scheme in DICOMWEB:
         return DicomWeb(address)
-    known = ", ".join(f"{scheme}://…" for scheme in SCHEMES)
-    raise BadInput(f"{scheme}://… is no address that scans are read from; there are {known}")
+    told = f"{scheme}://…" if separator else repr(address)
+    known = ", ".join(f"{known}://…" for known in SCHEMES)
+    raise BadInput(f"{told} is no address that scans are read from; there are {known}")
 
 
 def require_nobody(address: str) -> None:

@@ -44,6 +44,8 @@ def test_fetch_says_how_much_then_does_it_then_has_nothing_to_do(aws: str, tmp_p
     bucket.Object("chest/0").delete()
     assert invoke(*words, "--dry-run").endswith("1 to remove because they are gone at the source\n")
     assert invoke(*words).startswith("0 fetched (0 B), 2 here already, 1 removed")
+    with pytest.raises(BadInput, match=r"^'data/scans' is no address that scans are read from"):
+        invoke("fetch", "data/scans", str(tmp_path / "scans"))
     with pytest.raises(BadInput, match="no address that scans are read from"):
         invoke("fetch", "ftp://scans/chest", str(tmp_path / "scans"))
 
