@@ -5,6 +5,7 @@ answer may delete its own copy. Who sends is not believed: sizes are bounded, an
 set is read but the two UIDs that say what it is.
 """
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -102,12 +103,24 @@ class Receiver:
         return 0.0 if self._server.active_associations else time.monotonic() - self._heard
 
     def __enter__(self) -> "Receiver":
-        from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
+        from pynetdicom import _config
 
         # Its logs quote AE titles and data sets.
         _config.LOG_HANDLER_LEVEL = "none"
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
-        self._make_folders()
+        self._lock_file = self._locked_folder()
+        try:
+            self._clear_incoming()
+            self._server = self._started()
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def _started(self) -> Any:
+        """The server, which takes calls from now on."""
+        from pynetdicom import AE, AllStoragePresentationContexts, evt
+
         given = self.listener
         try:
             entity = AE(given.ae_title)
@@ -132,7 +145,7 @@ class Receiver:
             (evt.EVT_C_STORE, self._store),
         ]
         try:
-            self._server = entity.start_server(
+            return entity.start_server(
                 (given.host, given.port),
                 block=False,
                 evt_handlers=handlers,
@@ -140,7 +153,6 @@ class Receiver:
             )
         except OSError as error:
             raise BadInput(f"{given.host}:{given.port}: {error.strerror}; name another") from None
-        return self
 
     def __exit__(
         self,
@@ -160,22 +172,45 @@ class Receiver:
             if not busy or time.monotonic() > until:
                 break
             time.sleep(0.05)
+        self._leave()
+
+    def _leave(self) -> None:
         shutil.rmtree(self._incoming, ignore_errors=True)
+        os.close(self._lock_file)
 
     def _hear(self, received: Received) -> None:
         with self._telling:  # associations are threads
             self._tell(received)
 
-    def _make_folders(self) -> None:
+    def _locked_folder(self) -> int:
+        """Two listeners would take what is in flight at the other for leftovers of a kill."""
         try:
-            for folder in (self.folder, self._incoming):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock_file = os.open(self.folder, os.O_RDONLY)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        with suppress(OSError):  # a file system without locks
+            try:
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock_file)
+                raise BadInput(
+                    f"{self.folder}: another process fills it; end that one first, or name another"
+                ) from None
+        return lock_file
+
+    def _clear_incoming(self) -> None:
+        try:
+            self._incoming.mkdir(exist_ok=True, mode=0o700)
             for left in self._incoming.iterdir():  # by a kill; its sender knows of no success
                 left.unlink()
         except OSError as error:
-            raise BadInput(f"{self.folder}: {error.strerror}; name a folder to write to") from None
+            raise self._unwritable(error) from None
         if self.folder.stat().st_dev != self._incoming.stat().st_dev:
             raise BadInput(f"{self.folder} is a disk of its own; name a folder in it instead")
+
+    def _unwritable(self, error: OSError) -> BadInput:
+        return BadInput(f"{self.folder}: {error.strerror}; name a folder to write to")
 
     # --- how much a sender may ask for -----------------------------------------------------------
 

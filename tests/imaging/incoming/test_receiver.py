@@ -458,3 +458,23 @@ def test_a_kill_in_the_middle_leaves_whole_scans_and_no_success_for_others(
     with Receiver(folder, Listener(port=0)):
         assert not list((tmp_path / ".scans.receiving").iterdir())
     assert len(stored(folder)) == len(after)
+
+
+@pytest.mark.parametrize("wrong", [{"ae_title": "A" * 17}, {"port": "taken"}])
+def test_a_listener_that_cannot_start_leaves_nothing_beside_the_folder(wrong, tmp_path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1] if "port" in wrong else 0
+        with pytest.raises(BadInput, match=r"name another|AE title"):
+            Receiver(tmp_path / "in", Listener(**wrong | {"port": port})).__enter__()
+    assert not (tmp_path / ".in.receiving").exists()
+
+
+def test_a_second_listener_does_not_take_the_first_ones_scans_for_leftovers(
+    start, phantoms, sent, tmp_path
+) -> None:
+    receiver, _ = start()
+    with pytest.raises(BadInput, match="another process fills it"):
+        Receiver(receiver.folder, Listener(port=0)).__enter__()
+    assert sent(receiver.port, phantoms[:2]) == [0, 0]
