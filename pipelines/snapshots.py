@@ -73,6 +73,8 @@ def find_snapshot(workspace: Workspace, name: str) -> Path:
     if (Path(name) / MANIFEST).is_file():
         return Path(name)
     found = snapshots(workspace)
+    if not found:
+        raise BadInput("no snapshots yet; `lightbox run CONFIG` takes one")
     place = {"latest": 0, "previous": 1}.get(name)
     if place is not None:
         fitting = found[place : place + 1]

@@ -145,11 +145,17 @@ def as_of(when: str, name: str | None, known: bool, output: Path | None, as_json
     Example: lightbox data as-of 2026-06-30 -o then.parquet
     """
     from imaging.snapshots import history
+    from lineage.errors import BadInput
     from lineage.workspace import workspace
 
     at, folder = _moment(when), workspace().ledgers / "history"
     clock: history.Clock = "label_known_since" if known else "recorded_at"
-    rows = history.as_of(folder, name or _only(history.names(folder)), at, clock)
+    name = name or _only(history.names(folder))
+    rows = history.as_of(folder, name, at, clock)
+    if not known and (first := history.times(folder, name)["recorded_at"].min()) > at:
+        raise BadInput(
+            f"nothing was known yet: the history of {name!r} begins at {first:%Y-%m-%dT%H:%M%z}"
+        )
     if output is not None:
         _write(rows, output)
     facts = {

@@ -81,8 +81,9 @@ def test_a_snapshot_is_found_by_any_of_its_names(two: tuple[str, str], home: Wor
 
 def test_without_a_snapshot_nothing_is_latest(home: Workspace) -> None:
     assert told("list") == "no snapshots yet; `lightbox run CONFIG` takes one\n"
-    with pytest.raises(BadInput, match="no snapshot is called 'latest'"):
-        told("show")
+    for words in (("show",), ("verify",), ("diff", "previous"), ("show", "2026")):
+        with pytest.raises(BadInput, match="no snapshots yet; `lightbox run CONFIG` takes one"):
+            told(*words)
 
 
 def test_what_changed_is_told(two: tuple[str, str]) -> None:
@@ -116,6 +117,9 @@ def test_what_was_known_then(home: Workspace, tmp_path: Path) -> None:
     assert pd.read_parquet(out)["label"].tolist() == [0]
     assert json.loads(told("as-of", "2026-01-03", "--json"))["positive"] == 1
     assert json.loads(told("as-of", "2026-01-03T13:00+02:00", "--json"))["positive"] == 0
+    begins = r"nothing was known yet: the history of 'a.model' begins at 2026-01-01T12:00\+0000"
+    with pytest.raises(BadInput, match=begins):
+        told("as-of", "2025-12-31")
     with pytest.raises(BadInput, match="'soon' is no time"):
         told("as-of", "soon")
     with pytest.raises(BadInput, match="cannot be written"):
