@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from imaging.config import Fractions, SplittingConfig, ValidationConfig
+from imaging.reasons import REASONS
 from imaging.surveying.headers import OTHER
 from imaging.surveying.oddities import oddities
 from imaging.surveying.survey import Survey
@@ -296,12 +297,19 @@ def _require_enough(s: Survey) -> None:
     fewest = min(s.class_patients)
     if s.patients >= FEWEST_PATIENTS and fewest >= FEWEST_OF_CLASS:
         return
-    aside = ", ".join(f"{n} {reason}" for reason, n in s.set_aside.items())
+    aside = "; ".join(f"{n} {reason} ({REASONS[reason]})" for reason, n in s.set_aside.items())
+    way = (
+        "; a network here takes one grey frame, and volumes are kept for other uses of a snapshot "
+        "by ingestion.frames: keep, see docs/labels.md"
+        if s.set_aside.get("multi_frame", 0) > s.images / 2
+        else ""
+    )
     raise BadInput(
         f"{s.usable} usable images of {s.patients} patients, {fewest} of them in the smaller "
         f"class of column {s.settings.column!r}, are too few: at least {FEWEST_PATIENTS} patients, "
         f"{FEWEST_OF_CLASS} in each class, are needed to train and to test"
         + (f"; files that cannot be used: {aside}" if aside else "")
+        + way
     )
 
 

@@ -43,9 +43,15 @@ def init(
     Example: lightbox init data/chest --column view
     """
     from imaging.surveying.survey import survey
+    from lineage.errors import BadInput
     from pipelines.init import as_data, propose, write
     from pipelines.sources import require_outside
 
+    if ":/" in str(folder) and not folder.exists():  # a path keeps one slash of an address
+        raise BadInput(
+            "a folder of this machine is looked at: `lightbox fetch ADDRESS FOLDER` first, then "
+            "`lightbox init FOLDER`; `sources.scans` may then name the address"
+        )
     require_outside(folder, workspace().home, "the workspace", "LIGHTBOX_HOME names another place")
     found = survey(folder, labels, column)
     proposal = propose(found, folder)

@@ -106,6 +106,18 @@ def test_too_few_patients_are_refused(tmp_path: Path, found: Survey) -> None:
             propose(replace(found, **changes), tmp_path)
 
 
+def test_volumes_are_told_where_they_can_go(tmp_path: Path, found: Survey) -> None:
+    volumes = {"usable": 0, "patients": 0, "set_aside": {"multi_frame": found.images}}
+    with pytest.raises(BadInput, match=r"multi_frame \(There is more .*ingestion\.frames: keep"):
+        propose(replace(found, **volumes), tmp_path)
+
+
+def test_an_address_is_fetched_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = CliRunner().invoke(cli.cli, ["init", "s3://scans/chest"], standalone_mode=False)
+    assert "`lightbox fetch ADDRESS FOLDER` first" in str(asked.exception)
+
+
 def test_large_data_train_for_a_bounded_time(tmp_path: Path, found: Survey) -> None:
     large = replace(found, files=200_000, looked_at=2000, usable=2000, typical=(2000, 2000))
     proposal = propose(large, tmp_path)
