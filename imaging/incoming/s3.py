@@ -48,7 +48,8 @@ class S3:
                 if found["Size"] or not found["Key"].endswith("/")
             ]
         if not objects:
-            raise BadInput(f"nothing lies at {self.address}")
+            way = "; a prefix ends at a slash, so that `a` is not `ab/…`" if whole else ""
+            raise BadInput(f"nothing lies at {self.address}{way}")
         names = _names([found["Key"].removeprefix(below) for found in objects])
         return Listing([self._remote(o, n) for o, n in zip(objects, names, strict=True)])
 

@@ -92,7 +92,7 @@ def test_who_only_looks_fetches_nothing(home, bucket) -> None:
 
 def test_a_source_that_cannot_be_reached_says_what_is_here(home, bucket, monkeypatch) -> None:
     source = Source("scans", "s3://scans/chest")
-    with pytest.raises(BadInput, match=r"^sources\.scans: nothing lies at s3://scans/chest$"):
+    with pytest.raises(BadInput, match=r"^sources\.scans: nothing lies at s3://scans/chest;"):
         resolve(source, home)
     assert not home.home.exists()
     bucket.put_object(Key="chest/a.dcm", Body=b"1")
