@@ -257,7 +257,8 @@ def _part(origin: Origin, remote: Remote, part: Path) -> int:
 def _keep(part: Path, folder: Path, remote: Remote, size: int, index: "_Index") -> None:
     """In this order a kill at any point leaves a file that is missing, never one that is stale."""
     target = folder / remote.name
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for below in reversed(Path(remote.name).parents):  # `parents=True` would leave them to umask
+        (folder / below).mkdir(exist_ok=True, mode=0o700)
     target.unlink(missing_ok=True)
     index.add(remote, size)
     part.rename(target)

@@ -40,12 +40,13 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_lies_below_the_prefix_comes_and_no_more(bucket, tmp_path) -> None:
-    put(bucket, **{"chest/a.dcm": b"1", "chest/b/c.dcm": b"22", "chest2/d.dcm": b"no", "e": b"no"})
+    put(bucket, **{"chest/a.dcm": b"1", "chest/b/B/c.dcm": b"22", "chest2/d.dcm": b"no", "e": b""})
     change = fetch(tmp_path / "scans")
-    assert tree(tmp_path / "scans") == {"a.dcm": b"1", "b/c.dcm": b"22"}
+    assert tree(tmp_path / "scans") == {"a.dcm": b"1", "b/B/c.dcm": b"22"}
     assert (len(change.new), change.new_bytes, change.kept) == (2, 3, 0)
-    assert (tmp_path / "scans").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "scans" / "b" / "c.dcm").stat().st_mode & 0o777 == 0o600
+    file, *folders = (tmp_path / "scans" / name for name in ("b/B/c.dcm", ".", "b", "b/B"))
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert {folder.stat().st_mode & 0o777 for folder in folders} == {0o700}
 
 
 def test_again_only_what_changed_comes_and_what_is_gone_goes(bucket, tmp_path) -> None:
@@ -142,7 +143,7 @@ def test_a_folder_belongs_to_one_address(bucket, tmp_path) -> None:
 
 
 def test_nothing_there_and_nobody_who_may_read(bucket, tmp_path, monkeypatch) -> None:
-    with pytest.raises(BadInput, match="nothing lies at s3://scans/chest"):
+    with pytest.raises(BadInput, match=r"nothing lies at s3://scans/chest; a prefix ends at a"):
         fetch(tmp_path / "scans")
     with pytest.raises(BadInput, match="NoSuchBucket"):
         fetch(tmp_path / "scans", "s3://others/chest")
