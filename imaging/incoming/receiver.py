@@ -5,6 +5,7 @@ answer may delete its own copy. Who sends is not believed: sizes are bounded, an
 set is read but the two UIDs that say what it is.
 """
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -186,6 +187,8 @@ class Receiver:
         """Two listeners would take what is in flight at the other for leftovers of a kill."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not os.access(self.folder, os.W_OK | os.X_OK):  # every scan would be refused
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             lock_file = os.open(self.folder, os.O_RDONLY)
         except OSError as error:
             raise self._unwritable(error) from None

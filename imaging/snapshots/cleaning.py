@@ -91,17 +91,21 @@ def clean_folder(
         report: Told of the progress.
 
     Raises:
-        BadInput: `out` lies in `scans`, holds anything that this would not have written, or
-            another process is filling it.
+        BadInput: `out` lies in `scans` or around it, cannot be written, holds anything that this
+            would not have written, or another process is filling it.
         StepFailed: The check of what was written found a leak, or no worker could start.
     """
     started = time.monotonic()
     if out.resolve().is_relative_to(scans.resolve()):
         raise BadInput("OUT lies in IN, so that its files would be read as scans; name another")
+    if scans.resolve().is_relative_to(out.resolve()):
+        raise BadInput("IN lies in OUT, so that the scans would go where it goes; name another")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"OUT cannot be made ({error.strerror}); name a new folder") from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise BadInput("OUT cannot be written; give yourself the right to, or name another")
     how = Examination(
         policy, colour, frames, None, timeout_s, memory_gib, crosswalk, compare=True, by_study=True
     )

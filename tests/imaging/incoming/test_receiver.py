@@ -471,6 +471,14 @@ def test_a_listener_that_cannot_start_leaves_nothing_beside_the_folder(wrong, tm
     assert not (tmp_path / ".in.receiving").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anybody_sends(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may do anything
+    with pytest.raises(BadInput, match="in: Permission denied; name a folder to write to"):
+        Receiver(tmp_path / "in", Listener(port=0)).__enter__()
+
+
 def test_a_second_listener_does_not_take_the_first_ones_scans_for_leftovers(
     start, phantoms, sent, tmp_path
 ) -> None:

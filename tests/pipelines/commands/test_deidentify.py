@@ -96,6 +96,8 @@ def test_a_dry_run_writes_nothing(home: Workspace, scans: Path, tmp_path: Path) 
 def test_bad_input_is_told_in_a_sentence(home: Workspace, scans: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="OUT lies in IN"):
         done(deidentify, scans, scans / "out")
+    with pytest.raises(BadInput, match="IN lies in OUT"):
+        done(deidentify, scans, tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     with pytest.raises(BadInput, match="OUT holds 1 file"):
@@ -109,6 +111,14 @@ def test_bad_input_is_told_in_a_sentence(home: Workspace, scans: Path, tmp_path:
         done(deidentify, scans, tmp_path / "full" / "letter.txt")
     with pytest.raises(BadInput, match="--key: cannot be read"):
         done(deidentify, scans, tmp_path / "out", "--key", tmp_path / "nowhere")
+
+
+def test_a_folder_that_cannot_be_written_is_not_taken_for_the_workspace(
+    home: Workspace, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path / "out")
+    with pytest.raises(BadInput, match="OUT cannot be written"):
+        done(deidentify, scans, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
