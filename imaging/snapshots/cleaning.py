@@ -40,6 +40,7 @@ class Cleaned:
 
     Attributes:
         found, written: How many files there are, and how many were written.
+        masked: Of those written, in how many text in the pixels was painted over.
         patients, studies, series: Of those written.
         held: How many were held back, by reason.
         done: For each attribute, in how many of the written files what was done to it.
@@ -51,6 +52,7 @@ class Cleaned:
 
     found: int
     written: int
+    masked: int
     patients: int
     studies: int
     series: int
@@ -121,7 +123,7 @@ def clean_folder(
             (out / name).unlink(missing_ok=True)
         done: dict[str, Counter[str]] = defaultdict(Counter)
         rows: list[dict[str, Any]] = []
-        written = 0
+        written = masked = 0
         for name, (_, facts) in zip(names, examined, strict=True):
             if not name:
                 continue
@@ -131,6 +133,7 @@ def clean_folder(
             for keyword, what in facts.get("done", {}).items():
                 done[keyword].update(what)
             written += 1
+            masked += facts.get("masked", False)
             row = facts["row"] | {"study_date": study_day(facts)}
             if "patient_id" in row:  # nobody knows whose a picture is
                 rows.append({column: row.get(column) for column in _COLUMNS})
@@ -141,6 +144,7 @@ def clean_folder(
     return Cleaned(
         found=len(images),
         written=written,
+        masked=masked,
         patients=table["patient_id"].nunique(),
         studies=table["study_uid"].nunique(),
         series=table["series_uid"].nunique(),

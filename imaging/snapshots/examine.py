@@ -186,6 +186,7 @@ def _examine_dicom(data: bytes, facts: Facts, worker: _Worker) -> None:
         # What the code is made of; it is never written.
         source.PatientID = identifiers["PatientID"] = identifiers["StudyInstanceUID"]
     regions = burned_in.text_regions(source, stored, policy.text_in_pixels)
+    facts["masked"] = bool(regions)
     stored = burned_in.masked(stored, regions, source) if regions else stored
     colour = str(source.PhotometricInterpretation) not in dicom.GREY
     if colour and worker.how.colour == "grey":
@@ -254,7 +255,7 @@ def _examine_picture(data: bytes, facts: Facts, worker: _Worker) -> None:
     how = worker.how
     stored = pixels.stored_picture(data, colour=how.colour != "set_aside")
     if regions := burned_in.text_regions(None, stored, how.policy.text_in_pixels):
-        stored = burned_in.masked(stored, regions)
+        facts["masked"], stored = True, burned_in.masked(stored, regions)
     if stored.ndim == 3 and how.colour == "grey":
         stored = _grey(stored)
     seen = pixels.scale_picture(stored)
@@ -279,6 +280,7 @@ def _examine_volume(data: bytes, facts: Facts, worker: _Worker) -> None:
     if len(volume.array) > 1 and worker.how.frames == "set_aside":
         raise SetAside("multi_frame")
     if regions := burned_in.text_regions(None, volume.array, worker.how.policy.text_in_pixels):
+        facts["masked"] = True
         volume = replace(volume, array=burned_in.masked(volume.array, regions))
     seen = volumes.as_seen(volume, worker.how.volume_range)
     written = volumes.encode(volume)

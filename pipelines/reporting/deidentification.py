@@ -14,7 +14,6 @@ from imaging.deidentification.policy import DeidentificationPolicy, not_safe_har
 from imaging.deidentification.risk import fragment, retained, risk_summary
 from imaging.reasons import REASONS
 from imaging.snapshots.cleaning import Cleaned
-from pipelines.reporting.charts import bar
 from pipelines.reporting.report import STYLE
 
 PAGE, FACTS = "deidentification.html", "deidentification.json"
@@ -36,10 +35,21 @@ def rules_of(policy: DeidentificationPolicy) -> dict[str, Any]:
 
 def facts_of(cleaned: Cleaned, policy: DeidentificationPolicy) -> dict[str, Any]:
     """All that the page and a machine are told: counts, keywords of the standard, the policy."""
-    names = ("found", "written", "patients", "studies", "series", "held", "done", "checks")
+    names = (
+        "found",
+        "written",
+        "masked",
+        "patients",
+        "studies",
+        "series",
+        "held",
+        "done",
+        "checks",
+    )
     return {
         **rules_of(policy),
         **{name: getattr(cleaned, name) for name in names},
+        "checks": cleaned.checks,
         "risk": fragment(risk_summary(cleaned.rows, retained(policy))),
     }
 
@@ -59,6 +69,5 @@ def page(facts: Mapping[str, Any]) -> str:
         risk=facts["risk"],
         reasons=REASONS,
         kinds=KINDS,
-        bar=bar,
         style=STYLE.read_text(encoding="utf-8"),
     )

@@ -45,7 +45,7 @@ def clean(home: Workspace, tmp_path: Path, scans: Path):
 
 def test_files_lie_by_their_new_uids_and_counts_add_up(clean, tmp_path: Path) -> None:
     cleaned = clean()
-    assert (cleaned.found, cleaned.written) == (5, 2)
+    assert (cleaned.found, cleaned.written, cleaned.masked) == (5, 2, 0)
     assert cleaned.held == {"burned_in_annotation": 1, "duplicate_file": 1, "not_an_image": 1}
     assert dict(cleaned.set_aside)["b.dcm"] == "duplicate_file"
     assert (cleaned.patients, cleaned.studies, cleaned.series) == (2, 2, 1)
@@ -79,6 +79,13 @@ def test_a_study_that_names_no_patient_gets_a_code_of_its_own(
     for path in (tmp_path / "out").rglob("*.dcm"):
         assert study.encode() not in path.read_bytes()
         assert pydicom.dcmread(path).PatientID in set(cleaned.rows["patient_id"])
+
+
+def test_files_with_masked_text_are_counted(clean) -> None:
+    corner = {"x": 0, "y": 0, "width": 2, "height": 1}
+    device = {"modality": "DX", "regions": [corner]}
+    cleaned = clean(text_in_pixels={"action": "mask", "devices": [device]})
+    assert (cleaned.written, cleaned.masked) == (3, 3)
 
 
 def test_what_was_done_is_told_for_each_attribute_and_nothing_of_a_value(clean) -> None:
