@@ -38,12 +38,12 @@ def deidentify(
     key_file: Path | None,
     dry_run: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Write de-identified copies of the images in IN into OUT, and a page that says what was done.
 
     Every written file is opened again and checked; a leak ends it with exit code 1, and nothing of
-    that run stays. What cannot be read or cleaned is held back, with a reason. IN is only read.
-    Interrupted, the same command goes on.
+    that run stays. What cannot be read or cleaned is held back, with a reason; if that is all of
+    it, the exit code is 1, too. IN is only read. Interrupted, the same command goes on.
 
     Without --key the workspace's own key is used, and made at first use: the same patient gets the
     same code as long as it is kept. It never lies in OUT.
@@ -72,7 +72,7 @@ def deidentify(
     if dry_run:
         rules = {"found": len(found), **rules_of(policy)}
         _tell_rules(rules, as_json)
-        return
+        return 0
     key = _key(key_file)
     with progress("de-identify") as report:
         cleaned = clean_folder(scans, out, policy, key, crosswalk=crosswalk_path(), report=report)
@@ -81,9 +81,10 @@ def deidentify(
     (out / PAGE).write_text(page(facts), encoding="utf-8")
     name = f"out-{digest('path', str(out.absolute()))[:16]}"
     listed = keep_list(name, cleaned.set_aside, key)
+    nothing = int(not cleaned.written)
     if as_json:
         print_json(facts)
-        return
+        return nothing
     held = sum(cleaned.held.values())
     click.echo(
         f"{cleaned.written} of {cleaned.found} files de-identified and checked, {held} held back "
@@ -95,6 +96,7 @@ def deidentify(
     click.echo(f"What was done to each attribute: {out / PAGE}")
     for why in facts["not_safe_harbor"]:
         click.echo(f"Not Safe Harbor: {why}")
+    return nothing
 
 
 @click.command()
@@ -167,6 +169,10 @@ def reidentify(
     else:
         for pseudonym, identifier in answers.items():
             click.echo(f"{pseudonym}: {'not found' if identifier is None else identifier}")
+    if among is None and None in answers.values():
+        click.echo(
+            "Derived names (hmac) are in no crosswalk; --among compares them with a list", err=True
+        )
     return int(None in answers.values())
 
 

@@ -88,6 +88,15 @@ def test_machines_read_what_was_done_to_each_attribute(
     assert again == facts  # nothing was written twice, nothing is another
 
 
+def test_nothing_written_is_no_success(home: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "readme").write_text("no image")
+    for words in ((), ("--json",)):
+        told = done(deidentify, tmp_path / "in", tmp_path / "out", *words)
+        assert told.return_value == 1
+        assert "not_an_image" in told.output
+
+
 def test_a_dry_run_writes_nothing(home: Workspace, scans: Path, tmp_path: Path) -> None:
     told = done(deidentify, scans, tmp_path / "out", "--dry-run")
     assert "3 files would be looked at" in told.output and "113100" in told.output
@@ -185,6 +194,7 @@ def test_the_way_back_is_recorded_before_it_is_answered(
         reidentify, ["0" * 16, "--reason", "x", *map(str, way)], standalone_mode=False
     )
     assert missing.return_value == 1 and "not found" in missing.output
+    assert ("--among" in missing.output) == drawn
     if not drawn:
         with pytest.raises(BadInput, match="derived names tell no way back"):
             done(reidentify, code, "--reason", "x")
