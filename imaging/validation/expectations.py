@@ -28,6 +28,15 @@ DATA_DOCS = "data_docs"
 MOST_NAMED = 40  # in a sentence
 PASSED, FAILED, NOTHING = "passed", "failed", "nothing to check"
 Outcome = dict[str, Any]
+# What pydantic's types of faults ask for. That a dictionary would do is Great Expectations' own.
+EXPECTED = {
+    "float": "a number",
+    "integer": "a whole number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list such as [a, b]",
+    "date": "a date",
+}
 # Of Great Expectations' own: those that ask a database, or that name what is ours to set.
 DATABASE_ONLY = ("query", "other_table", "unexpected_rows")
 OURS = (
@@ -142,12 +151,14 @@ def _own(expectation: Expectation, place: str, kinds: Mapping[str, Any]) -> Any:
             )
         if name.startswith("column") and name != "column_index":
             columns = schema().names
-            for column in [value] if isinstance(value, str) else value:
+            for column in value if isinstance(value, list) else [value]:
                 if column not in columns:
                     raise BadInput(
                         f"{place}.{name}: the manifest has no column {column!r}"
                         f"{nearest(str(column), columns)}"
                     )
+        if name == "regex" and (why := _no_pattern(value)):
+            raise BadInput(f"{place}.{name}: no regular expression ({why})")
     try:
         return kind(
             **arguments,
@@ -157,8 +168,33 @@ def _own(expectation: Expectation, place: str, kinds: Mapping[str, Any]) -> Any:
         )
     except ValueError as error:  # pydantic's, of the release that they use
         faults = error.errors() if hasattr(error, "errors") else []
-        told = [f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in faults] or [str(error)]
-        raise BadInput(f"{place}: {'; '.join(told).replace('__root__: ', '')}") from None
+        raise BadInput(_told(place, faults) or f"{place}: {error}") from None
+
+
+def _told(place: str, faults: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence of the first faulty argument, which may be at odds with each of several types.
+
+    What is wrong with all of them together (`__root__`) follows from it, or stands alone.
+    """
+    name = next((f["loc"][0] for f in faults), "")
+    found = [f for f in faults if f["loc"][0] == name]
+    kinds = [EXPECTED[kind] for f in found if (kind := f["type"].rpartition(".")[2]) in EXPECTED]
+    if not found or name == "__root__":
+        return "".join(f"{place}: {f['msg']}" for f in found[:1])
+    if kinds:
+        return f"{place}.{name}: expected {' or '.join(dict.fromkeys(kinds))}"
+    if found[0]["type"] == "value_error.missing":
+        return f"{place}.{name} is missing; add it"
+    return f"{place}.{name}: {found[0]['msg'].replace('ensure this value is', 'must be')}"
+
+
+def _no_pattern(value: Any) -> str:
+    """Why it is no regular expression; of another type, pydantic says so."""
+    try:
+        re.compile(value if isinstance(value, str) else "")
+    except re.error as error:
+        return str(error)
+    return ""
 
 
 def failures(outcomes: Sequence[Outcome], severity: Severity = "stop") -> list[str]:

@@ -205,6 +205,11 @@ def wanted(**changes):
     return CONFIG.model_copy(update={"expectations": (Expectation(**demand),)})
 
 
+def of_sexes(what, **arguments):
+    demand = Expectation(expectation=f"expect_column_values_to_{what}", column="sex", **arguments)
+    return CONFIG.model_copy(update={"expectations": (demand,)})
+
+
 def test_own_expectations_are_asked_with_their_severity(tmp_path):
     config = wanted()
     two = (
@@ -232,7 +237,14 @@ def test_own_expectations_are_asked_with_their_severity(tmp_path):
             "expectations.0.column: .*no column 'age'; did you mean 'age_years'",
         ),
         (wanted(minvalue=3), "expectations.0.minvalue: .*did you mean 'min_value'"),
-        (wanted(min_value="many"), "expectations.0: .*min_value"),
+        (wanted(min_value="many"), "expectations.0.min_value: expected a number or a date$"),
+        (wanted(mostly="all"), "expectations.0.mostly: expected a number$"),
+        (wanted(mostly=1.5), "expectations.0.mostly: must be less than or equal to 1.0$"),
+        (wanted(min_value=None), "expectations.0: min_value and max_value cannot both be None$"),
+        (wanted(column=5), "expectations.0.column: the manifest has no column 5"),
+        (of_sexes("match_regex", regex="(["), "expectations.0.regex: no regular expression"),
+        (of_sexes("match_regex", regex=["a"]), "expectations.0.regex: expected text$"),
+        (of_sexes("be_in_set"), "expectations.0.value_set is missing; add it$"),
         (wanted(expectation="expect_column_values_to_be_unique"), "expectations.0.min_value"),
         (
             wanted(expectation="expect_query_results_to_match_comparison"),
