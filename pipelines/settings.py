@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,7 +78,7 @@ def read_settings(path: Path, kind: type[Settings], overrides: Sequence[str] = (
         values = _expand(values)
         for override in overrides:
             _apply(values, override)
-        _refuse(path, root, overrides, _unfit(values))
+        _refuse(path, root, overrides, _unfit(values, kind))
     except BadInput:
         raise
     except yaml.YAMLError as error:
@@ -142,22 +143,26 @@ def _refuse(
         raise BadInput("\n".join(told))
 
 
-def _unfit(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, str]]:
+def _unfit(
+    value: Any, kind: type[BaseModel] | None = None, keys: Keys = ()
+) -> Iterator[tuple[Keys, str]]:
     """What JSON cannot say, or says of something else too: different settings must never share the
-    key under which a result is found."""
+    key under which a result is found. A date may stand where `kind` has one."""
     match value:
         case dict():
             for name, item in value.items():
                 if isinstance(name, str):
-                    yield from _unfit(item, (*keys, name))
+                    yield from _unfit(item, kind, (*keys, name))
                 else:
                     yield (*keys, str(name)), "this name is not text; put it in quotes"
         case list():
             for index, item in enumerate(value):
-                yield from _unfit(item, (*keys, index))
+                yield from _unfit(item, kind, (*keys, index))
         case float() if not math.isfinite(value):
             yield keys, "expected a finite number"
         case None | str() | int() | float():
+            pass
+        case date() if not isinstance(value, datetime) and _is_date(kind, keys):
             pass
         case _:
             told = f"YAML reads this as a {type(value).__name__}, which no setting can be"
@@ -308,6 +313,12 @@ def _model_at(kind: type[BaseModel], keys: Sequence[int | str]) -> type[BaseMode
         tagged = [m for m in found if _tag(m) == key]
         found = inside or tagged or found
     return found[0] if found else None
+
+
+def _is_date(kind: type[BaseModel] | None, keys: Keys) -> bool:
+    model = _model_at(kind, keys[:-1]) if kind else None
+    field = model.model_fields.get(str(keys[-1])) if model else None
+    return field is not None and date in (field.annotation, *typing.get_args(field.annotation))
 
 
 def _tag(model: type[BaseModel]) -> Any:

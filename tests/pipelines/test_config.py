@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,16 @@ def test_what_json_would_spell_like_something_else_is_refused(tmp_path, value, t
     assert f"task.yaml:5: {told}" in message(tmp_path, ARGS.replace("VALUE", value))
     override = f"training.network.args.x={value}"
     assert message(tmp_path, VALID, override).startswith(f"--set: {told}")
+
+
+def test_a_date_needs_no_quotes_where_a_setting_is_one(tmp_path) -> None:
+    page = ROOT / "docs" / "splits.md"
+    example = page.read_text().partition("```yaml\n")[2].partition("```")[0]
+    quoted = re.sub(r"(\d{4}-\d\d-\d\d)", r"'\1'", example)
+    assert quoted != example
+    assert load(write(tmp_path, VALID + example)) == load(write(tmp_path, VALID + quoted))
+    at_noon = message(tmp_path, VALID + example.replace("01-01", "01-01 12:00:00"))
+    assert "splitting.test_from: YAML reads this as a datetime" in at_noon
 
 
 @pytest.mark.parametrize("value", [".inf", "inf", "'nan'"])
