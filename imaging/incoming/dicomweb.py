@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -81,10 +82,17 @@ class DicomWeb:
         self.query = parse_qsl(url.query, keep_blank_values=True)
         if ours := sorted(OURS & {key for key, _ in self.query}):
             raise BadInput(f"{self.place}: {', '.join(ours)} is for us to say; leave it out")
+        for number, (key, _) in enumerate(self.query, 1):
+            # An archive passes over a key that it does not know, and hands out all that it has.
+            if key != "fuzzymatching" and not all(map(_is_attribute, key.split("."))):
+                raise BadInput(
+                    f"{self.place}: key {number} of the query is no attribute of DICOM, such as "
+                    f"StudyDate or 00080020{_near(key)}"
+                )
 
     def identifying(self) -> list[str]:
         """Keys of the query whose values say who somebody is."""
-        return sorted(IDENTIFYING & {key for key, _ in self.query})
+        return sorted(IDENTIFYING & {part for key, _ in self.query for part in key.split(".")})
 
     def listing(self) -> Listing:
         """Every instance that the query finds, held against what the archive counts by series.
@@ -206,7 +214,8 @@ class DicomWeb:
                     f"{self.place}: its certificate is signed by none that is trusted here; "
                     "SSL_CERT_FILE names the file of the certificate authority that is"
                 ) from None
-            raise Again(f"{self.place}: {type(error).__name__}") from None
+            why = f" ({error})" if isinstance(error, httpx.ConnectError) else ""
+            raise Again(f"{self.place}: {type(error).__name__}{why}") from None
         except httpx.HTTPError as error:
             raise StepFailed(f"{self.place}: {type(error).__name__}") from None
 
@@ -232,6 +241,21 @@ class DicomWeb:
         return httpx.Client(
             auth=_auth(), timeout=httpx.Timeout(60, connect=10), follow_redirects=False
         )
+
+
+def _is_attribute(name: str) -> bool:
+    from pydicom.datadict import tag_for_keyword
+
+    return tag_for_keyword(name) is not None or bool(re.fullmatch("[0-9A-Fa-f]{8}", name))
+
+
+def _near(name: str) -> str:
+    """The way out of a misspelt keyword; the name itself is not repeated, it may be anything."""
+    from pydicom.datadict import keyword_dict
+
+    known = {keyword.lower(): keyword for keyword in keyword_dict}
+    close = get_close_matches(name.lower(), known, n=1, cutoff=0.8)
+    return f"; did you mean {known[close[0]]}?" if close else ""
 
 
 def _auth() -> "Callable[[httpx.Request], httpx.Request] | httpx.Auth | None":

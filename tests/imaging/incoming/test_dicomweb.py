@@ -260,7 +260,7 @@ def test_nobody_listens(monkeypatch) -> None:
     monkeypatch.setattr("random.uniform", lambda low, high: 0.01)
     origin = DicomWeb("dicomweb+http://127.0.0.1:9/dicom-web")
     with pytest.raises(
-        StepFailed, match=r"127\.0\.0\.1:9/dicom-web: ConnectError, 6 times in a row"
+        StepFailed, match=r"127\.0\.0\.1:9/dicom-web: ConnectError \(.*refused\), 6 times in a row"
     ):
         patiently(origin.listing)
 
@@ -327,6 +327,13 @@ def test_tokens_given_and_tokens_for_a_secret(guarded, monkeypatch) -> None:
         ("dicomweb+https://me:hidden@pacs.example.org/rs", "a password in an address is read"),
         ("dicomweb+http://pacs.example.org/rs", "http sends scans and passwords for all to read"),
         ("dicomweb+https://pacs.example.org/rs?limit=5", "limit is for us to say"),
+        ("dicomweb+https://pacs.example.org/rs?StudyDte=2024", "key 1 .*; did you mean StudyDate"),
+        (
+            "dicomweb+https://pacs.example.org/rs?Rows=5&hidden",
+            "key 2 of the query is no attribute",
+        ),
+        ("dicomweb+https://pacs.example.org/rs?0010,0020=hidden", "key 1 of the query is no"),
+        ("dicomweb+https://pacs.example.org/rs?patientid=hidden", "did you mean PatientID"),
         ("dicomweb+https:///rs", "expected dicomweb"),
         ("gopher://pacs.example.org/rs", "gopher://… is no address that scans are read from"),
     ],
@@ -365,4 +372,6 @@ def test_messages_do_not_repeat_the_query() -> None:
     origin = DicomWeb("dicomweb+https://pacs.example.org/rs?PatientID=MRN-7")
     assert origin.place == "pacs.example.org/rs"
     assert origin.identifying() == ["PatientID"]
+    nested = DicomWeb("dicomweb+https://pacs.example.org/rs?RequestAttributesSequence.00080050=7")
+    assert nested.identifying() == ["00080050"]
     assert os.environ.get("LIGHTBOX_DICOMWEB_TOKEN") is None
