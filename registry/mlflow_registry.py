@@ -450,7 +450,8 @@ def _log_numbers(
     from mlflow.entities import Metric, Param
 
     now = int(datetime.now(UTC).timestamp() * 1000)
-    shown = [Param(_label(key), _text(value)) for key, value in params.items()]
+    spelled = {_label(key): _text(value) for key, value in params.items()}
+    shown = [Param(key, value) for key, value in spelled.items()]
     measured = []
     for key, value in metrics.items():
         if isinstance(value, int | float):
@@ -469,8 +470,12 @@ def _set_tags(client: "MlflowClient", name: str, version: str, tags: Mapping[str
 
 
 def _label(text: str) -> str:
-    """Spell a name in the characters that MLflow takes: `age_band/<40` as `age_band/under 40`."""
-    return re.sub(r"[^\w\-./: ]", "_", text.replace("<", "under ").replace("+", " plus"))
+    """Spell a name as MLflow takes it: `age_band/<40` as `age_band/under 40`, `a//b` as `a/b`.
+
+    It must be a path that needs no tidying, of 250 characters at most.
+    """
+    spelled = re.sub(r"[^\w\-./: ]", "_", text.replace("<", "under ").replace("+", " plus"))
+    return "/".join(p for p in spelled[:250].split("/") if p not in ("", ".", "..")) or "_"
 
 
 def _text(value: Any) -> str:

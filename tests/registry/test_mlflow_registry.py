@@ -125,6 +125,16 @@ def test_settings_and_numbers_are_shown_in_mlflow(registry_home: Workspace, mode
     assert (run.info.status, run.data.tags["verdict"]) == ("FINISHED", "pass")
 
 
+def test_any_name_of_a_setting_or_a_group_is_shown(registry_home: Workspace, model: Path) -> None:
+    coded = "ingest.labels.fhir.values.http://snomed.info/sct|233604007"
+    params = {coded: "present", coded.replace("|", "+"): "absent", "a/../b": 1, "x" * 300: 2}
+    metrics = {f"site/{name}/auroc": 0.5 for name in ("A//B", ".", "St. Mary's/", "1 & 1")}
+    made = registry.register_model("chest", model, PASS, {}, params=params, metrics=metrics)
+    shown = registry._client().get_run(made.run_id).data
+    assert shown.params["ingest.labels.fhir.values.http:/snomed.info/sct_233604007"] == "present"
+    assert (len(shown.params), len(shown.metrics)) == (4, 4)
+
+
 def test_the_champion_moves_once_and_the_log_says_from_where(
     registry_home: Workspace, tmp_path: Path, verdict: Path
 ) -> None:
