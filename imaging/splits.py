@@ -76,12 +76,11 @@ def require_true_dates(deidentification: Mapping[str, Any], config: SplittingCon
     Raises:
         BadInput: With the ways out.
     """
-    by_studies = config.by == "time" and config.time_column == "study_date"
-    if by_studies and FULL_DATES not in deidentification.get("options", {}):
+    if config.by == "time" and FULL_DATES not in deidentification.get("options", {}):
         raise BadInput(
-            "splitting.time_column: study dates were moved or removed by de-identification, so "
-            "they order nothing across patients: take label_known_since, or set "
-            "ingestion.deidentification.dates to full where that is allowed"
+            "splitting.by: all dates were moved or removed by de-identification, so they order "
+            "nothing across patients: set ingestion.deidentification.dates to full where that is "
+            "allowed, or part by patient or site"
         )
 
 

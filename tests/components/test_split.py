@@ -97,6 +97,6 @@ def test_time_needs_dates_that_were_not_moved(home, tmp_path):
     proof = data["snapshot"] / "deidentification.json"
     proof.write_text(json.dumps({"options": {"113107": "modified"}}))
     (tmp_path / "splits").mkdir()
-    with pytest.raises(BadInput, match="study dates were moved"):
+    with pytest.raises(BadInput, match="dates were moved"):
         split(config, **data, splits=tmp_path / "splits")
     assert not (tmp_path / "splits" / "splits.json").exists()

@@ -244,10 +244,11 @@ def test_those_before_the_cut_are_shared_out_as_the_fractions_are():
 
 def test_moved_dates_order_nobody():
     moved = {"options": {"113107": "modified dates"}}
-    with pytest.raises(BadInput, match="label_known_since"):
-        require_true_dates(moved, TIMED)
-    require_true_dates({"options": {"113106": "full dates"}}, TIMED)
-    require_true_dates(moved, TIMED.model_copy(update={"time_column": "label_known_since"}))
+    for column in ("study_date", "label_known_since"):
+        timed = TIMED.model_copy(update={"time_column": column})
+        with pytest.raises(BadInput, match="all dates were moved or removed"):
+            require_true_dates(moved, timed)
+        require_true_dates({"options": {"113106": "full dates"}}, timed)
     require_true_dates(moved, CONFIG)
 
 
