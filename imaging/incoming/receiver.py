@@ -90,6 +90,8 @@ class Receiver:
         self._incoming = state_beside(folder, "receiving")  # so that all in `folder` are scans
         self._unhandled: Counter[Any] = Counter()  # bytes, by association
         self._busy: set[Any] = set()  # associations with an object in flight
+        self._associated: set[Any] = set()
+        self.turned_away = 0  # callers who got no association: certificate, AE title, or no DICOM
         self._heard = time.monotonic()
         self._stopping, self._lock, self._telling = False, Lock(), Lock()
         self._server: Any = None
@@ -140,6 +142,7 @@ class Receiver:
         entity.add_supported_context("1.2.840.10008.1.1")  # Verification: C-ECHO
         handlers = [
             (evt.EVT_CONN_OPEN, self._bound),
+            (evt.EVT_ESTABLISHED, self._associate),
             (evt.EVT_PDU_RECV, self._count),
             (evt.EVT_PDU_SENT, self._answered),
             (evt.EVT_CONN_CLOSE, self._forget),
@@ -252,8 +255,14 @@ class Receiver:
             if self._stopping:
                 event.assoc.abort()
 
+    def _associate(self, event: Any) -> None:
+        with self._lock:
+            self._associated.add(event.assoc)
+
     def _forget(self, event: Any) -> None:
         with self._lock:
+            self.turned_away += event.assoc not in self._associated
+            self._associated.discard(event.assoc)
             self._busy.discard(event.assoc)
             self._unhandled.pop(event.assoc, None)
 

@@ -170,6 +170,7 @@ def receive(
         except KeyboardInterrupt:
             pass  # the usual end of a listener
     counts = {kind: tally[kind] for kind in ("stored", "known", "refused", "bytes")}
+    counts["turned_away"] = receiver.turned_away
     if as_json:
         click.echo(json.dumps({"event": "ended", **counts}))
         return
@@ -177,6 +178,12 @@ def receive(
         f"{tally['stored']} stored ({in_bytes(tally['bytes'])}), {tally['known']} here before, "
         f"{tally['refused']} refused"
     )
+    if receiver.turned_away:
+        click.echo(
+            f"{receiver.turned_away} callers turned away: their certificate, their AE title, the "
+            "one they called, or not DICOM",
+            err=True,
+        )
 
 
 def _tell_start(port: int, host: str, ae_title: str, tls: bool, as_json: bool) -> None:

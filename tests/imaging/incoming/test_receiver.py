@@ -471,6 +471,20 @@ def test_a_listener_that_cannot_start_leaves_nothing_beside_the_folder(wrong, tm
     assert not (tmp_path / ".in.receiving").exists()
 
 
+def test_callers_without_an_association_are_counted(start) -> None:
+    receiver, _ = start(allowed=("CT1",))
+    assert associated(receiver.port).is_rejected
+    with socket.create_connection(("127.0.0.1", receiver.port)):
+        pass
+    association = associated(receiver.port, calling="CT1")
+    assert association.is_established
+    association.release()
+    until = time.monotonic() + 20
+    while receiver.idle_s() == 0 and time.monotonic() < until:
+        time.sleep(0.05)
+    assert receiver.turned_away == 2
+
+
 def test_a_folder_that_cannot_be_written_is_refused_before_anybody_sends(
     tmp_path, monkeypatch
 ) -> None:
