@@ -95,6 +95,15 @@ def test_what_changed_is_told(two: tuple[str, str]) -> None:
     assert json.loads(told("diff", "previous", "--json"))["relabelled"] == [["2.25.2", 0, 1]]
 
 
+def test_long_names_leave_room_for_what_they_are_of(home: Workspace) -> None:
+    for day in (1, 2):
+        names = [f"{maker} Imaging and Devices Clarus 3, Room {day}" for maker in "ABC"]
+        taken(home, day, [manifest_row(i, scanner=name) for i, name in enumerate(names)])
+    lines = told("diff", "previous").splitlines()
+    assert any(line.split()[:2] == ["column", "distance"] for line in lines)
+    assert any(line.split()[:2] == ["scanner", "1.00"] for line in lines)
+
+
 def test_a_changed_file_is_a_fault(two: tuple[str, str], home: Workspace) -> None:
     assert told("verify").startswith("whole: root ")
     (Store(home.store).path(two[1]) / "images/1.png").write_bytes(b"another")
