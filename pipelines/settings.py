@@ -92,7 +92,7 @@ def read_settings(path: Path, kind: type[Settings], overrides: Sequence[str] = (
     try:
         settings = kind.model_validate(values)
     except ValidationError as error:
-        faults = error.errors(include_url=False)
+        faults = _first_told(values, error.errors(include_url=False))
         lines = [_sentence(path, kind, root, overrides, fault) for fault in faults]
         raise BadInput("\n".join(lines)) from None
     # Again, for text that was read as a number: "nan".
@@ -241,6 +241,21 @@ def _sentence(
     if error["type"] == "missing":
         return f"{place}: {dotted} is missing; add it"
     return f"{place}: {dotted}: {words}"
+
+
+def _first_told(values: dict[str, Any], faults: list[ErrorDetails]) -> list[ErrorDetails]:
+    """All faults but those of a section that nobody wrote, and that was copied from another one."""
+    kept: list[ErrorDetails] = []
+    told = set()
+    for fault in faults:
+        section, *within = fault["loc"] or ("",)
+        what = (tuple(within), fault["msg"])
+        given = values.get(str(section), {})
+        copied = within and isinstance(given, dict) and within[0] not in given
+        if not (copied and what in told):
+            kept.append(fault)
+        told.add(what)
+    return kept
 
 
 def _way_out(kind: type[BaseModel], keys: Sequence[int | str]) -> str:

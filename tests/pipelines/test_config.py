@@ -164,6 +164,16 @@ def test_what_json_would_spell_like_something_else_is_refused(tmp_path, value, t
     assert message(tmp_path, VALID, override).startswith(f"--set: {told}")
 
 
+def test_a_mistake_in_what_is_copied_is_told_once(tmp_path) -> None:
+    wrong = VALID.replace("key: file", "key: files")
+    assert message(tmp_path, wrong).count("labels.key: expected") == 1
+    assert message(tmp_path, VALID, "ingestion.deidentification.dates=moved").count("\n") == 0
+    both = VALID + "validation: {near_duplicate_bits: a}\nsplitting: {near_duplicate_bits: a}\n"
+    assert message(tmp_path, both).count("near_duplicate_bits: expected") == 2
+    own = wrong + "retraining: {labels: {key: files}}\n"
+    assert message(tmp_path, own).count("labels.key: expected") == 2
+
+
 def test_a_date_needs_no_quotes_where_a_setting_is_one(tmp_path) -> None:
     page = ROOT / "docs" / "splits.md"
     example = page.read_text().partition("```yaml\n")[2].partition("```")[0]
