@@ -79,7 +79,10 @@ def ingest(config: IngestionConfig, scans: Input, labels: Input, snapshot: Outpu
             "ingestion.labels.patient_column is missing, and the files do not say whose they are: "
             f"name the column of {table} that does"
         )
-    raise StepFailed(f"none of the {found} files under scans could be used: {_in_words(reasons)}")
+    told = _in_words(reasons)
+    if lost := "unlabelled" in reasons and outcome.counts["labels_without_image"]:
+        told += f"; {lost} labels name no image: see what they name, and ingestion.labels.key"
+    raise StepFailed(f"none of the {found} files under scans could be used: {told}")
 
 
 def _in_words(reasons: dict[str, int]) -> str:

@@ -469,8 +469,12 @@ def test_what_is_not_installed_is_missed_before_the_first_file(
 
 
 def test_nothing_usable_fails_and_says_why(run: Callable[..., Path]) -> None:
-    with pytest.raises(StepFailed, match=r"none of the 1 files.*not_an_image"):
+    with pytest.raises(StepFailed, match=r"none of the 1 files.*not_an_image$"):
         run({"Quernstein": b"x"})
+    with pytest.raises(
+        StepFailed, match=r"1 unlabelled; 3 labels name no image: see .*labels\.key"
+    ):
+        run({"x": scan(1)}, {"of another": "yes"})
 
 
 def test_no_folder_of_scans(home: Workspace, tmp_path: Path) -> None:
