@@ -14,6 +14,7 @@ NUMBER = 6  # characters of a number; "17" is also a measurement somewhere
 
 _WORD = re.compile(r"[^\W\d_]+")
 _ALONE = rb"(?<![A-Za-z0-9.])%b(?![A-Za-z0-9]|\.[0-9])"
+_NO_PART = rb"(?<![0-9])(?<![^A-Za-z]\.)0*%b(?!\.?[0-9])"  # of a longer number, or a decimal
 _TWO_LETTERS = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "aa", "æ": "ae", "ø": "oe", "œ": "oe"}
 )
@@ -65,9 +66,16 @@ class Mention:
             yield from self.days.intersection(_days(text))
 
     def found_in_bytes(self, data: bytes) -> Iterator[bytes]:
-        """The identifiers in what may be anything: such as are too long to be there by chance."""
+        """The identifiers in what may be anything: such as are too long to be there by chance.
+
+        Six digits of a longer number are chance: slices lie at 17.703125 mm by the thousand.
+        """
         data = data.lower()
-        yield from (w for w in (*self.inside, *self.alone) if len(w) >= INSIDE and w in data)
+        for word in (*self.inside, *self.alone):
+            if len(word) < INSIDE or word not in data:
+                continue
+            if word in self.inside or not word.isdigit() or re.search(_NO_PART % word, data):
+                yield word
 
 
 def mention(identifiers: Iterable[str]) -> Mention:

@@ -56,6 +56,29 @@ def test_in_bytes_only_long_words_are_found() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"DS\x08\x000.703125", False),
+        (b"-.703125\\1", False),
+        (b"9703125", False),
+        (b"7031251", False),
+        (b"703125.5", False),
+        (b"TM\x0d\x00703125.000000", False),
+        (b"MRN703125X", True),
+        (b"\x00000703125\x00", True),
+        (b"No.703125", True),
+        (b"703125. ", True),
+    ],
+)
+def test_digits_of_a_longer_number_in_bytes_are_chance(data: bytes, found: bool) -> None:
+    assert list(mention(["703125"]).found_in_bytes(data)) == [b"703125"] * found
+
+
+def test_a_day_in_bytes_is_found_with_the_time_behind_it() -> None:
+    assert list(mention(["20190305"]).found_in_bytes(b"\x0120190305101559")) == [b"20190305"]
+
+
 def test_names_in_other_letters_backwards_and_joined() -> None:
     assert {"m\u00fchlqvist", "muhlqvist", "muehlqvist", "tsivqlhum"} <= {
         *spellings.of_name("M\u00fchlqvist^\u00c4nne")

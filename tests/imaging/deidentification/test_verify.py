@@ -233,6 +233,11 @@ def test_a_number_that_we_write_ourselves_is_no_leak_but_is_one_elsewhere(
         assert Leak("strings", name) in leaks
 
 
+def test_digits_of_a_measure_are_nobodys_number(tmp_path: Path) -> None:
+    source = radiograph(PatientID="703125", PixelSpacing=["0.703125", ".703125"])
+    assert leaks_of(source, tmp_path) == []
+
+
 def test_what_the_check_cannot_read_is_not_clean(tmp_path: Path) -> None:
     def garble(data: bytes) -> bytes:
         start = data.index(b"\x18\x00\x73\x90FD\x08\x00")  # a double, so eight bytes
