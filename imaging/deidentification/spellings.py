@@ -57,7 +57,7 @@ class Mention:
 
     def found(self, text: bytes) -> Iterator[bytes]:
         """The identifiers that a text, UTF-8, mentions."""
-        text = text.lower()
+        text = str(text, "utf-8", "replace").lower().encode()  # of bytes, only ASCII would be
         yield from (word for word in self.inside if word in text)
         for word in self.alone:
             if word in text and re.search(_ALONE % re.escape(word), text):
