@@ -94,7 +94,7 @@ def lightbox(policy_json: str, checked: bool = True) -> Clean:
         stored = burned_in.masked(stored, regions, dataset) if regions else stored
         digest = pixels.pixel_digest(dicom.as_seen(dataset, stored)) if checked else ""
         before = verify.describe(dataset, digest, policy)
-        mention = verify.mention(before.identifiers)
+        mention = verify.mention(before.identifiers, before.spelled)
         written = deidentify.deidentify(dataset, stored, names, mention, policy, bool(regions))
         target.write_bytes(deidentify.encode(written))
         if checked:

@@ -77,7 +77,7 @@ class Cleaner:
         mention: From `verify.mention`: what must not stay.
         rules: From `profile.rules`.
         safe: Private elements that the file itself declares safe: group, creator, element.
-        said: What stays in a level, element by element, in lower case: to be searched at once.
+        said: What stays in a level, element by element: to be searched at once.
     """
 
     names: Names
@@ -114,10 +114,10 @@ class Cleaner:
         Raises:
             SetAside: residual_identity: a code or a number does, which cannot be left out.
         """
-        if not self.mention.search(b"\n".join(said for *_, said in self.said)):
+        if not self._mentions(b"\n".join(said for *_, said in self.said)):
             return
         for level, number, vr, said in self.said:
-            if not self.mention.search(said):
+            if not self._mentions(said):
                 continue
             if vr not in profile.TEXTS:
                 raise SetAside("residual_identity")
@@ -128,6 +128,10 @@ class Cleaner:
             else:
                 _set(level, number, vr, value)
             _drop_local_code(level)
+
+    def _mentions(self, said: bytes) -> bool:
+        """What the check of the written bytes would find, too, or it would fail the whole run."""
+        return any(self.mention.found(said)) or any(self.mention.found_in_bytes(said))
 
     def _put(
         self, level: Level, source: "Dataset", element: Any, vr: str, action: profile.Action
@@ -184,7 +188,7 @@ class Cleaner:
             texts, said = kept
             if element.tag == _BODY_PART and BODY_PARTS.issuperset(texts):
                 said = []
-        return "\\".join(texts).encode(), "\n".join(said).lower().encode()
+        return "\\".join(texts).encode(), "\n".join(said).encode()
 
     def _basic(self, number: int, vr: str) -> bytes | None:
         """What the profile says of a text without any option."""
@@ -272,7 +276,7 @@ def deidentify(
         stored: Decoded pixels, integers before rescaling: (H, W), (H, W, 3), (F, H, W) or
             (F, H, W, 3).
         names: Pseudonyms.
-        mention: From `imaging.deidentification.verify.mention(identifiers)`.
+        mention: From `imaging.deidentification.verify.mention`.
         policy: What stays.
         masked: Text in the pixels was found and painted over.
 

@@ -45,11 +45,13 @@ class Mention:
         inside: Lower-case UTF-8, found inside longer words, too.
         alone: Found only where no letter or digit is next to it.
         days: As YYYYMMDD, found in any usual way to write a day with all of its year.
+        spelled: From `encoded`, found in bytes as they are.
     """
 
     inside: tuple[bytes, ...]
     alone: tuple[bytes, ...]
     days: frozenset[bytes]
+    spelled: frozenset[bytes] = frozenset()
 
     def search(self, text: bytes) -> bytes | None:
         """An identifier that a text, UTF-8, mentions, or None."""
@@ -70,7 +72,8 @@ class Mention:
 
         Six digits of a longer number are chance: slices lie at 17.703125 mm by the thousand.
         """
-        data = data.lower()
+        yield from (word for word in self.spelled if word in data)
+        data = data.lower().replace(b"\0", b"")  # letters of two bytes, too
         for word in (*self.inside, *self.alone):
             if len(word) < INSIDE or word not in data:
                 continue
@@ -78,8 +81,8 @@ class Mention:
                 yield word
 
 
-def mention(identifiers: Iterable[str]) -> Mention:
-    """Of identifiers.
+def mention(identifiers: Iterable[str], spelled: Iterable[bytes] = ()) -> Mention:
+    """Of identifiers, and of bytes that a program may have made of them.
 
     Names of five letters or more match inside longer words, too; shorter ones only as words, or a
     patient called Ray would be found in every X-ray.
@@ -94,7 +97,7 @@ def mention(identifiers: Iterable[str]) -> Mention:
             days.append(text)
         else:
             (inside if word.isalpha() and len(word) >= INSIDE else alone).append(text)
-    return Mention(tuple(inside), tuple(alone), frozenset(days))
+    return Mention(tuple(inside), tuple(alone), frozenset(days), frozenset(spelled))
 
 
 def _days(text: bytes) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ the attributes and in the raw bytes. What it reports are attribute names, never 
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -151,9 +151,9 @@ def describe(
     )
 
 
-def mention(identifiers: Mapping[str, str]) -> Mention:
-    """What finds any of a source's identifiers in the UTF-8 of a text."""
-    return spellings.mention(identifiers)
+def mention(identifiers: Mapping[str, str], spelled: Iterable[bytes] = ()) -> Mention:
+    """What finds any of a source's identifiers in the UTF-8 of a text, or in bytes."""
+    return spellings.mention(identifiers, spelled)
 
 
 def whole_number(value: Any) -> str | None:
@@ -231,7 +231,7 @@ def verify(
     found = set(wanted.found(_blank("\n".join(said).encode(errors="replace"), set())))
     # Bytes outside the pixels, less what is ours: generated names may hold any digits.
     rest = _blank(data[:start] + data[stop:], ours)
-    found |= set(wanted.found_in_bytes(rest.replace(b"\0", b"")))  # letters of two bytes, too
+    found |= set(wanted.found_in_bytes(rest))
     leaks |= {Leak("strings", before.identifiers[word.decode()]) for word in found}
     leaks |= {Leak("strings", name) for word, name in before.spelled.items() if word in rest}
     return sorted(leaks)

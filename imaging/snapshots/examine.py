@@ -194,9 +194,8 @@ def _examine_dicom(data: bytes, facts: Facts, worker: _Worker) -> None:
     seen = dicom.as_seen(source, stored)
     pixel_sha256 = pixels.pixel_digest(seen)
     before = verify.describe(source, pixel_sha256, policy)
-    target = deidentify.deidentify(
-        source, stored, names, verify.mention(before.identifiers), policy, masked=bool(regions)
-    )
+    mention = verify.mention(before.identifiers, before.spelled)
+    target = deidentify.deidentify(source, stored, names, mention, policy, masked=bool(regions))
     facts["who"] = [
         known_by(names.key, "who", word)
         for word, name in before.identifiers.items()

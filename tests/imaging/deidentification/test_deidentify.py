@@ -1,5 +1,6 @@
 """Each rule of the cleaning, seen in what is written; the checker has tests of its own."""
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def clean(tmp_path: Path, encoded: Callable[[Dataset], bytes]) -> Clean:
         if stored is None:
             stored = dicom.stored_pixels(parsed)
         before = verify.describe(parsed, pixel_digest(dicom.as_seen(parsed, stored)), policy)
-        mention = verify.mention(before.identifiers)
+        mention = verify.mention(before.identifiers, before.spelled)
         target = deidentify.deidentify(parsed, stored, NAMES, mention, policy, masked)
         path = tmp_path / "written.dcm"
         path.write_bytes(deidentify.encode(target))
@@ -634,13 +635,29 @@ def test_an_identifier_written_as_a_number_holds_the_file_back(
     assert caught.value.reason == "residual_identity"
 
 
-def test_a_name_in_a_table_of_bytes_costs_that_file_only(dicom_dataset: Made, clean: Clean) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [b"Quernstein", "Quernstein".encode("utf-16-le"), base64.b64encode(b"Quernstein^Adalbert")],
+)
+def test_a_name_in_a_table_of_bytes_costs_that_file_only(
+    dicom_dataset: Made, clean: Clean, name: bytes
+) -> None:
     table = Dataset()
-    table.add_new("LUTDescriptor", "US", [5, 0, 16])
-    table.add_new("LUTData", "OW", b"Quernstein")
+    table.add_new("LUTDescriptor", "US", [len(name) // 2, 0, 16])
+    table.add_new("LUTData", "OW", name)
     with pytest.raises(SetAside) as caught:
         clean(dicom_dataset(VOILUTSequence=[table]))
     assert caught.value.reason == "residual_identity"
+
+
+@pytest.mark.parametrize(
+    "text", ["V7651234", "0007651234", base64.b64encode(b"x MRN-7651234").decode()]
+)
+def test_a_text_that_repeats_a_number_in_any_way_is_emptied(
+    dicom_dataset: Made, clean: Clean, text: str
+) -> None:
+    written, leaks, _ = clean(dicom_dataset(PatientID="MRN-7651234", Manufacturer=text))
+    assert (written.Manufacturer, leaks) == ("", [])
 
 
 def test_a_maker_called_like_the_hospital_is_emptied(dicom_dataset: Made, clean: Clean) -> None:
