@@ -127,6 +127,8 @@ def mirror(
     if folder.stat().st_dev != state.stat().st_dev:
         raise BadInput(f"{folder} is a disk of its own; name a folder in it instead")
     with _alone(state):
+        for part in state.glob("*.part"):  # of one that was killed
+            part.unlink()
         index = _Index(state)
         index.require(address, folder)
         change = _compare(listing, index, folder)

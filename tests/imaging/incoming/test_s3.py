@@ -264,6 +264,15 @@ def test_a_kill_at_any_time_leaves_whole_files_and_the_next_call_goes_on(bucket,
     assert sum((folder / n).stat().st_ino == inode for n, inode in before.items()) >= change.kept
 
 
+def test_what_a_kill_left_half_fetched_goes_even_if_nothing_is_new(bucket, tmp_path) -> None:
+    put(bucket, **{"chest/a": b"1"})
+    fetch(tmp_path / "scans")
+    left = tmp_path / ".scans.fetched" / "3.part"  # of a file that is gone at its source meanwhile
+    left.write_bytes(b"half a patient")
+    fetch(tmp_path / "scans")
+    assert not left.exists()
+
+
 def test_one_process_fetches_at_a_time(bucket, tmp_path) -> None:
     put(bucket, **{"chest/a": b"1"})
     state = tmp_path / ".scans.fetched"
