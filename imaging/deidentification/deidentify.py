@@ -5,6 +5,7 @@ and markers follow PS3.15 Annex E; see `profile.py` for the rules and `verify.py
 what was written.
 """
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -227,8 +228,10 @@ class Cleaner:
         if vr in profile.TEXTS and self.rules.policy.dates != "full":
             texts = [_DATE_IN_TEXT.sub("", text).strip() for text in texts]
         if vr in ("DS", "IS"):  # float raises for more than a number
-            whole = [_whole(text) for text in texts if text and float(text).is_integer()]
-            return texts, texts + whole
+            numbers = [(text, float(text)) for text in texts if text]
+            if not all(math.isfinite(number) for _, number in numbers):
+                return None  # no such integer can be read back
+            return texts, texts + [_whole(text) for text, n in numbers if n.is_integer()]
         return texts, texts
 
     def _kept_binary(self, vr: str, source: "Dataset", element: Any) -> tuple[bytes, bytes]:

@@ -650,6 +650,17 @@ def test_a_name_in_a_table_of_bytes_costs_that_file_only(
     assert caught.value.reason == "residual_identity"
 
 
+@pytest.mark.parametrize("number", ["inf", "9" * 5000])
+def test_an_integer_that_nobody_can_read_stays_out(
+    dicom_dataset: Made, encoded: Callable[[Dataset], bytes], number: str
+) -> None:
+    source = dicom.parse(encoded(dicom_dataset()))
+    source[0x00181151] = deidentify.raw_element(0x00181151, "IS", number.encode())
+    stored = dicom.stored_pixels(source)
+    target = deidentify.deidentify(source, stored, NAMES, verify.mention({}))
+    assert "XRayTubeCurrent" not in target
+
+
 @pytest.mark.parametrize(
     "text", ["V7651234", "0007651234", base64.b64encode(b"x MRN-7651234").decode()]
 )
