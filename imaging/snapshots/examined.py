@@ -1,6 +1,7 @@
 """All files of a folder examined: in worker processes, as they come, and each content only once."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +17,8 @@ from lineage import code
 from lineage.digest import digest, keyed_digest
 from lineage.errors import StepFailed
 from lineage.progress import Report
+
+KEEP_EVERY_S = 0.5  # what a kill may cost
 
 
 @dataclass(frozen=True)
@@ -68,20 +71,26 @@ def examine_all(
         "key": key.hex(),
         "how": how.as_json(),
     }
-    troubles = _Troubles()
-    for item, facts in each_isolated(
+    troubles, fresh, kept_at = _Troubles(), list[tuple[int, Facts]](), time.monotonic()
+    answers = each_isolated(
         "imaging.snapshots.examine:examiner",
         setup,
         [files[i] for i in new],
         timeout_s=how.timeout_s,
         memory_gib=how.memory_gib,
-    ):
-        if not troubles.take(facts):
-            rows[new[item]] = _kept(store, facts)
-            store.commit()
-        done += 1
-        if report:
-            report(done, len(files), known)
+    )
+    try:
+        for item, facts in answers:
+            if not troubles.take(facts):
+                fresh.append((new[item], facts))
+            if time.monotonic() - kept_at > KEEP_EVERY_S:
+                _keep_all(store, fresh, rows)
+                kept_at = time.monotonic()
+            done += 1
+            if report:
+                report(done, len(files), known)
+    finally:
+        _keep_all(store, fresh, rows)
     troubles.tell()
     return Examined(files, [row for row in rows if row is not None], store)
 
@@ -119,6 +128,14 @@ class _Troubles:
             )
         for place in sorted(self.places):
             logging.getLogger(__name__).warning("a file was set aside after %s", place)
+
+
+def _keep_all(store: Ingested, fresh: list[tuple[int, Facts]], rows: list[int | None]) -> None:
+    """Store what was found out in one go: meanwhile no other process can write."""
+    for place, facts in fresh:
+        rows[place] = _kept(store, facts)
+    store.commit()
+    fresh.clear()
 
 
 def _kept(store: Ingested, facts: Facts) -> int:

@@ -16,7 +16,6 @@ import os
 import shutil
 import sqlite3
 import stat
-import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +29,6 @@ FOLDER = "ingested"
 AT_REST_NS = (
     2_000_000_000  # see lineage/known.py: of a file that was just written, looks say little
 )
-COMMIT_EVERY_S = 0.5  # what a kill may cost
 
 Facts = dict[str, Any]
 
@@ -61,7 +59,6 @@ class Ingested:
                 raise
             (folder / "facts.sqlite").unlink()
             self._database = _open(folder)
-        self._committed = time.monotonic()
         os.utime(folder)  # still of use: see pipelines/garbage.py
 
     def recall(self, look: str | None) -> int | None:
@@ -93,11 +90,9 @@ class Ingested:
         """Know the file by its look from now on."""
         self._database.execute("INSERT OR REPLACE INTO looks VALUES (?, ?)", (look, row))
 
-    def commit(self, *, now: bool = False) -> None:
-        """Have the disk hold it, every now and then or at once."""
-        if now or time.monotonic() - self._committed > COMMIT_EVERY_S:
-            self._database.commit()
-            self._committed = time.monotonic()
+    def commit(self) -> None:
+        """Have the disk hold it, and let others write."""
+        self._database.commit()
 
     def place(self, facts: Facts, target: Path, *, shared: bool = True) -> None:
         """Put a cleaned file where it is wanted: the same bytes on disk if it is to be shared."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from imaging.config import IngestionConfig
 from imaging.labelling.labels import Label
 from imaging.manifest import read_manifest
-from imaging.snapshots import examine, examined, ingested
+from imaging.snapshots import decisions, examine, examined, ingested, snapshot
 from imaging.snapshots.snapshot import take_snapshot
 from lineage.digest import tree_digest
 
@@ -196,6 +197,28 @@ def test_chance_is_given_another_chance(
     take(scans, tmp_path / "a", tmp_path / "cache")
     monkeypatch.undo()
     assert len(read_manifest(take(scans, tmp_path / "b", tmp_path / "cache"))) == 4
+
+
+def test_another_process_may_write_at_any_time(
+    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another_writes() -> None:
+        (path,) = (tmp_path / "cache").glob("*/facts.sqlite")
+        with closing(sqlite3.connect(path, timeout=0)) as database:
+            database.execute("BEGIN IMMEDIATE")
+
+    def here(_: str, setup: Any, items: list[str], **__: Any) -> Iterator[Any]:
+        for place, item in enumerate(items):
+            yield place, examine.examiner(setup)(item)
+            another_writes()
+
+    def decide(*args: Any) -> None:  # what lasts minutes for 100,000 images comes behind this
+        another_writes()
+        decisions.decide(*args)
+
+    monkeypatch.setattr(examined, "each_isolated", here)
+    monkeypatch.setattr(snapshot, "decide", decide)
+    assert len(read_manifest(take(scans, tmp_path / "a", tmp_path / "cache"))) == 4
 
 
 @pytest.mark.parametrize(("error", "left"), [(ValueError, 0), (KeyboardInterrupt, 1)])
