@@ -39,7 +39,8 @@ def tree_digest(path: Path, of: Callable[[str], str] = file_digest) -> str:
 
     A directory's own record (`.lineage.json`) does not count, so that what a thing is
     called does not depend on how it came about. Folders that are links are not entered. Links,
-    pipes and devices that lead to no file count by name and kind; they are never opened.
+    pipes and devices that lead to no file count by name and kind; they are never opened. So does
+    a file that may not be read.
 
     Args:
         path: A file or a directory.
@@ -53,8 +54,15 @@ def tree_digest(path: Path, of: Callable[[str], str] = file_digest) -> str:
     if not path.is_dir():
         raise FileNotFoundError(f"{path} does not exist")
     found = sorted((name, kind) for name, kind in _files(str(path)) if name != RECORD)
-    contents = ([name, digest(kind) if kind else of(f"{path}/{name}")] for name, kind in found)
-    return digest("tree", list(contents))
+    contents = [[name, _content(f"{path}/{name}", kind, of)] for name, kind in found]
+    return digest("tree", contents)
+
+
+def _content(path: str, kind: str, of: Callable[[str], str]) -> str:
+    try:
+        return digest(kind) if kind else of(path)
+    except PermissionError:
+        return digest("unreadable")
 
 
 def _files(folder: str, below: str = "") -> Iterator[tuple[str, str]]:

@@ -95,3 +95,16 @@ def test_what_is_no_file_counts_without_being_opened(tmp_path: Path, make) -> No
     (tmp_path / "other").unlink()
     (tmp_path / "odd").write_text("")
     assert tree_digest(tmp_path) != odd
+
+
+def test_a_file_that_may_not_be_read_counts_by_its_name(tmp_path: Path) -> None:
+    """Ingestion sets it aside: it must not cost the others."""
+    (tmp_path / "a").write_text("1")
+
+    def closed(path: str) -> str:
+        raise PermissionError(path)
+
+    unreadable = tree_digest(tmp_path, closed)
+    assert unreadable != tree_digest(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert tree_digest(tmp_path, closed) != unreadable
