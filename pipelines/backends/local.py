@@ -182,6 +182,9 @@ class _Walk:
                 raise BadInput(
                     f"sources.{origin.name}: {origin.uri} was there when the run started, and no "
                     "longer is; put it back, and the same command goes on from here"
+                    if not path.exists()
+                    else f"sources.{origin.name}: a file in {origin.uri} went away while all were "
+                    "read; wait until nobody moves any, and run again"
                 ) from None
             content = ""
         if (

@@ -168,6 +168,15 @@ def test_a_source_that_vanishes_before_the_step_that_reads_it(home, source) -> N
     assert [s.state for s in local.run(chain(source), home, where).steps] == ["reused", "ran"]
 
 
+def test_a_file_that_vanishes_while_its_source_is_read(home, source, monkeypatch) -> None:
+    def gone(path: str) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("lineage.known.file_digest", gone)
+    with pytest.raises(BadInput, match=r"sources\.source: a file in .* went away while all were"):
+        local.run(chain(source), home, where)
+
+
 def test_a_source_that_vanishes_while_a_step_reads_it(home, source) -> None:
     with pytest.raises(BadInput, match=r"sources\.source: .* was there when the run started"):
         local.run(chain(source, "source"), home, where)
