@@ -32,6 +32,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 KEPT = ("deidentification.json", "deidentification.html")  # what an earlier run said of itself
+DRAFT = ".lightbox-draft"  # what is being written, and will be renamed
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ def clean_folder(
         name_of_work = recipe(how, drawn)
     cache = workspace().home / FOLDER
     with _alone_in(out), ingested(cache, name_of_work, out) as store:
+        for left in (*out.glob(DRAFT), *out.glob(f".{KEPT[0]}.*")):  # by a kill
+            left.unlink()
         examined = examine_all(how, scans, store, key, report)
         images = _decided(examined)
         names = ["" if i.reason else _name(f) for i, (_, f) in zip(images, examined, strict=True)]
@@ -129,7 +132,9 @@ def clean_folder(
                 continue
             if not _is_there(out / name, facts["row"]["sha256"]):
                 # Whoever is given them may edit them: no other folder is to change with them.
-                store.place(facts, out / name, shared=False)
+                store.place(facts, out / DRAFT, shared=False)
+                (out / name).parent.mkdir(parents=True, exist_ok=True)
+                (out / DRAFT).replace(out / name)  # a kill leaves no half file that looks whole
             for keyword, what in facts.get("done", {}).items():
                 done[keyword].update(what)
             written += 1

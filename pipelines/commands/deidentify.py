@@ -54,7 +54,7 @@ def deidentify(
     from components.progress import duration, progress
     from imaging.deidentification.policy import DeidentificationPolicy
     from imaging.incoming.folder import find_files
-    from imaging.snapshots.cleaning import clean_folder
+    from imaging.snapshots.cleaning import DRAFT, clean_folder
     from imaging.snapshots.snapshot import crosswalk_path, keep_list
     from lineage.digest import digest
     from lineage.files import write_json
@@ -78,7 +78,8 @@ def deidentify(
         cleaned = clean_folder(scans, out, policy, key, crosswalk=crosswalk_path(), report=report)
     facts = facts_of(cleaned, policy)
     write_json(out / FACTS, facts)
-    (out / PAGE).write_text(page(facts), encoding="utf-8")
+    (out / DRAFT).write_text(page(facts), encoding="utf-8")
+    (out / DRAFT).replace(out / PAGE)
     name = f"out-{digest('path', str(out.absolute()))[:16]}"
     listed = keep_list(name, cleaned.set_aside, key)
     nothing = int(not cleaned.written)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pydicom
@@ -105,6 +106,23 @@ def test_again_leaves_what_is_there_and_mends_what_was_changed(clean, tmp_path: 
     (tmp_path / "out" / "deidentification.json").write_text("{}")  # the page of the first run
     assert clean().written == 2
     assert tree_digest(tmp_path / "out") == before  # and that page told of other files
+
+
+def test_a_kill_leaves_no_half_file_and_the_same_command_goes_on(
+    clean, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:500])
+        raise SystemExit("killed")
+
+    monkeypatch.setattr(shutil, "copyfile", half)
+    with pytest.raises(SystemExit):
+        clean()
+    monkeypatch.undo()
+    assert not list((tmp_path / "out").rglob("*.dcm"))
+    (tmp_path / "out" / ".deidentification.json.4711").write_text("{")
+    assert clean().written == 2
+    assert len([p for p in (tmp_path / "out").rglob("*") if p.is_file()]) == 2
 
 
 def test_one_process_at_a_time_fills_a_folder(clean, tmp_path: Path) -> None:
