@@ -126,7 +126,7 @@ def of_name(text: str) -> tuple[str, ...]:
     """Each part of a person's name, in other letters and backwards; short parts joined, too."""
     parts = _WORD.findall(unicodedata.normalize("NFC", text).lower())
     words = [w for part in parts if _telling(part) for w in _letters(part)]
-    words += [word[::-1] for word in words if word.isascii() and len(word) >= INSIDE]
+    words += [word[::-1] for word in words if len(word) >= INSIDE]
     for first, second in pairwise(parts):
         if min(len(first), len(second)) < INSIDE <= len(first + second):
             words += [first + second, second + first]
