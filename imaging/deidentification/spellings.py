@@ -14,7 +14,7 @@ NUMBER = 6  # characters of a number; "17" is also a measurement somewhere
 
 _WORD = re.compile(r"[^\W\d_]+")
 _ALONE = rb"(?<![A-Za-z0-9.])%b(?![A-Za-z0-9]|\.[0-9])"
-_NO_PART = rb"(?<![0-9])(?<![^A-Za-z]\.)0*%b(?!\.?[0-9])"  # of a longer number, or a decimal
+_DECIMAL = re.compile(rb"(?<![a-z0-9.])[0-9]*\.[0-9]+(?![0-9.])")  # no part of a UID
 _TWO_LETTERS = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "aa", "æ": "ae", "ø": "oe", "œ": "oe"}
 )
@@ -70,14 +70,16 @@ class Mention:
     def found_in_bytes(self, data: bytes) -> Iterator[bytes]:
         """The identifiers in what may be anything: such as are too long to be there by chance.
 
-        Six digits of a longer number are chance: slices lie at 17.703125 mm by the thousand.
+        Digits of a decimal are chance: slices lie at 17.703125 mm by the thousand.
         """
         yield from (word for word in self.spelled if word in data)
-        data = data.lower().replace(b"\0", b"")  # letters of two bytes, too
+        data = data.lower()
+        letters = data.replace(b"\0", b"")  # of two bytes, too
         for word in (*self.inside, *self.alone):
-            if len(word) < INSIDE or word not in data:
+            if len(word) < INSIDE or word not in letters:
                 continue
-            if word in self.inside or not word.isdigit() or re.search(_NO_PART % word, data):
+            number = word in self.alone and word.isdigit()
+            if not number or word in _DECIMAL.sub(b" ", data).replace(b"\0", b""):
                 yield word
 
 

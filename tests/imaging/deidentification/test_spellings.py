@@ -61,17 +61,22 @@ def test_in_bytes_only_long_words_are_found() -> None:
     [
         (b"DS\x08\x000.703125", False),
         (b"-.703125\\1", False),
-        (b"9703125", False),
-        (b"7031251", False),
+        (b"DS\x30\x000.703125\\17.703125000", False),
+        (b"1.703125e-05", False),
         (b"703125.5", False),
         (b"TM\x0d\x00703125.000000", False),
+        (b"20190305703125", True),  # whoever put a day before it
+        (b"7031251", True),
+        (b"1.2.840.99.703125.4", True),  # a UID that was kept
+        (b"1.2.840.99.4.703125", True),
+        (b"1.2.703125", True),
         (b"MRN703125X", True),
         (b"\x00000703125\x00", True),
         (b"No.703125", True),
         (b"703125. ", True),
     ],
 )
-def test_digits_of_a_longer_number_in_bytes_are_chance(data: bytes, found: bool) -> None:
+def test_digits_of_a_decimal_in_bytes_are_chance(data: bytes, found: bool) -> None:
     assert list(mention(["703125"]).found_in_bytes(data)) == [b"703125"] * found
 
 
