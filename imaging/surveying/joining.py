@@ -51,7 +51,8 @@ def find_tables(folder: Path, files: Sequence[str]) -> list[Path]:
     if not below:
         raise BadInput(
             f"{folder}: there is no labels table in it or beside it (.csv, .tsv or .parquet); "
-            "write one with a row per image, such as image,patient_id,label, or name it by --labels"
+            "write one with a row per image, such as image,patient_id,label, or name it by "
+            "--labels; for labels from FHIR reports or masks see docs/labels.md"
         )
     return sorted(below, key=lambda p: (len(p.parts), p))[:MOST_TABLES]
 

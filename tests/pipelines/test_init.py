@@ -112,6 +112,13 @@ def test_volumes_are_told_where_they_can_go(tmp_path: Path, found: Survey) -> No
         propose(replace(found, **volumes), tmp_path)
 
 
+def test_labels_that_are_no_table_are_told_where_they_can_go(tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    Image.new("L", (64, 64)).save(tmp_path / "scans" / "a.png")
+    with pytest.raises(BadInput, match=r"FHIR reports or masks see docs/labels\.md"):
+        survey(tmp_path / "scans")
+
+
 def test_an_address_is_fetched_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     asked = CliRunner().invoke(cli.cli, ["init", "s3://scans/chest"], standalone_mode=False)
