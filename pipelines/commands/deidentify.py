@@ -56,7 +56,7 @@ def deidentify(
     from imaging.incoming.folder import find_files
     from imaging.snapshots.cleaning import DRAFT, clean_folder
     from imaging.snapshots.snapshot import crosswalk_path, keep_list
-    from lineage.digest import digest
+    from lineage.digest import digest, keyed_digest
     from lineage.files import write_json
     from pipelines.reporting.deidentification import FACTS, PAGE, facts_of, page, rules_of
     from pipelines.settings import read_settings
@@ -76,7 +76,7 @@ def deidentify(
     key = _key(key_file)
     with progress("de-identify") as report:
         cleaned = clean_folder(scans, out, policy, key, crosswalk=crosswalk_path(), report=report)
-    facts = facts_of(cleaned, policy)
+    facts = facts_of(cleaned, policy, keyed_digest(key, "fingerprint", KEY)[:16])
     write_json(out / FACTS, facts)
     (out / DRAFT).write_text(page(facts), encoding="utf-8")
     (out / DRAFT).replace(out / PAGE)

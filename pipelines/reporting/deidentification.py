@@ -33,8 +33,14 @@ def rules_of(policy: DeidentificationPolicy) -> dict[str, Any]:
     }
 
 
-def facts_of(cleaned: Cleaned, policy: DeidentificationPolicy) -> dict[str, Any]:
-    """All that the page and a machine are told: counts, keywords of the standard, the policy."""
+def facts_of(cleaned: Cleaned, policy: DeidentificationPolicy, key: str) -> dict[str, Any]:
+    """All that the page and a machine are told: counts, keywords of the standard, the policy.
+
+    Args:
+        cleaned: What became of the files.
+        policy: That it was done by.
+        key: The key's fingerprint.
+    """
     names = (
         "found",
         "written",
@@ -48,6 +54,7 @@ def facts_of(cleaned: Cleaned, policy: DeidentificationPolicy) -> dict[str, Any]
     )
     return {
         **rules_of(policy),
+        "key_fingerprint": key,
         **{name: getattr(cleaned, name) for name in names},
         "checks": cleaned.checks,
         "risk": fragment(risk_summary(cleaned.rows, retained(policy))),

@@ -67,6 +67,7 @@ def test_a_folder_comes_out_clean_with_a_page(home: Workspace, scans: Path, tmp_
     page = (out / "deidentification.html").read_text()
     assert "2 of 3 files are de-identified" in page and "not_an_image" in page
     assert "Text in the pixels was masked in 0 files." in page
+    assert home.fingerprint("pseudonym.key") in page  # tells which deliveries can be joined
     for path in out.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
         for secret in ("Quernstein", MRN, UID, "20190305", key.read_text()):
