@@ -41,6 +41,7 @@ class Cleaned:
 
     Attributes:
         found, written: How many files there are, and how many were written.
+        pictures: Of those written, how many have no header: PNG, JPEG and NIfTI.
         masked: Of those written, in how many text in the pixels was painted over.
         patients, studies, series: Of those written.
         held: How many were held back, by reason.
@@ -53,6 +54,7 @@ class Cleaned:
 
     found: int
     written: int
+    pictures: int
     masked: int
     patients: int
     studies: int
@@ -126,7 +128,7 @@ def clean_folder(
             (out / name).unlink(missing_ok=True)
         done: dict[str, Counter[str]] = defaultdict(Counter)
         rows: list[dict[str, Any]] = []
-        written = masked = 0
+        written = pictures = masked = 0
         for name, (_, facts) in zip(names, examined, strict=True):
             if not name:
                 continue
@@ -138,6 +140,7 @@ def clean_folder(
             for keyword, what in facts.get("done", {}).items():
                 done[keyword].update(what)
             written += 1
+            pictures += facts["row"]["source_format"] != "dicom"
             masked += facts.get("masked", False)
             row = facts["row"] | {"study_date": study_day(facts)}
             if "patient_id" in row:  # nobody knows whose a picture is
@@ -149,6 +152,7 @@ def clean_folder(
     return Cleaned(
         found=len(images),
         written=written,
+        pictures=pictures,
         masked=masked,
         patients=table["patient_id"].nunique(),
         studies=table["study_uid"].nunique(),

@@ -58,7 +58,14 @@ def deidentify(
     from imaging.snapshots.snapshot import crosswalk_path, keep_list
     from lineage.digest import digest, keyed_digest
     from lineage.files import write_json
-    from pipelines.reporting.deidentification import FACTS, PAGE, facts_of, page, rules_of
+    from pipelines.reporting.deidentification import (
+        FACTS,
+        PAGE,
+        facts_of,
+        not_looked_at,
+        page,
+        rules_of,
+    )
     from pipelines.settings import read_settings
 
     policy = DeidentificationPolicy()
@@ -97,6 +104,8 @@ def deidentify(
     click.echo(f"What was done to each attribute: {out / PAGE}")
     for why in facts["not_safe_harbor"]:
         click.echo(f"Not Safe Harbor: {why}")
+    if unseen := not_looked_at(facts):
+        click.echo(unseen)
     return nothing
 
 

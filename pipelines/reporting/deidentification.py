@@ -41,24 +41,25 @@ def facts_of(cleaned: Cleaned, policy: DeidentificationPolicy, key: str) -> dict
         policy: That it was done by.
         key: The key's fingerprint.
     """
-    names = (
-        "found",
-        "written",
-        "masked",
-        "patients",
-        "studies",
-        "series",
-        "held",
-        "done",
-        "checks",
-    )
+    counts = ("found", "written", "pictures", "masked", "patients", "studies", "series")
+    names = (*counts, "held", "done", "checks")
     return {
         **rules_of(policy),
         "key_fingerprint": key,
         **{name: getattr(cleaned, name) for name in names},
-        "checks": cleaned.checks,
         "risk": fragment(risk_summary(cleaned.rows, retained(policy))),
     }
+
+
+def not_looked_at(facts: Mapping[str, Any]) -> str:
+    """What nobody and nothing has looked at, as a sentence; empty if there is none."""
+    if not facts["pictures"] or facts["policy"]["text_in_pixels"]["ocr"]:
+        return ""
+    return (
+        f"{facts['pictures']} pictures and volumes without a header were written anew without any "
+        "metadata, but text in their pixels was not looked for: look at them, or set "
+        "text_in_pixels.ocr."
+    )
 
 
 def page(facts: Mapping[str, Any]) -> str:
@@ -76,5 +77,6 @@ def page(facts: Mapping[str, Any]) -> str:
         risk=facts["risk"],
         reasons=REASONS,
         kinds=KINDS,
+        not_looked_at=not_looked_at(facts),
         style=STYLE.read_text(encoding="utf-8"),
     )

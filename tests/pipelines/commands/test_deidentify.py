@@ -7,6 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
@@ -87,6 +88,20 @@ def test_machines_read_what_was_done_to_each_attribute(
     assert facts == json.loads((tmp_path / "out" / "deidentification.json").read_text())
     again = json.loads(done(deidentify, scans, tmp_path / "out", "--json").stdout)
     assert again == facts  # nothing was written twice, nothing is another
+
+
+def test_text_in_pictures_that_was_not_looked_for_is_spoken_of(
+    home: Workspace, scans: Path, tmp_path: Path
+) -> None:
+    Image.new("L", (64, 64)).save(scans / "export.png")
+    told = done(deidentify, scans, tmp_path / "out")
+    sentence = "1 pictures and volumes without a header"
+    assert f"{sentence} were written anew" in told.output
+    assert sentence in (tmp_path / "out" / "deidentification.html").read_text()
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("text_in_pixels: {ocr: true}\n")
+    searched = done(deidentify, scans, tmp_path / "searched", "--policy", policy)
+    assert "without a header" not in searched.output
 
 
 def test_nothing_written_is_no_success(home: Workspace, tmp_path: Path) -> None:
