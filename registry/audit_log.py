@@ -70,8 +70,9 @@ def append(
     Args:
         actor: A person, `policy:<name>` or `step:<name>`.
         action: What was done, in the past tense: registered, assessed, approved, refused, champion,
-            reidentified.
-        subject: The model version as `name:version`, or `pseudonym:<code>`.
+            deidentified, reidentified.
+        subject: The model version as `name:version`, `delivery:<digest of its SHA256SUMS>`, or
+            `pseudonym:<code>`.
         reason: Why, in words.
         old: The JSON value before, None if there was none.
         new: The JSON value after.

@@ -31,7 +31,8 @@ _COLUMNS = (
     "scanner",
 )  # fmt: skip
 
-KEPT = ("deidentification.json", "deidentification.html")  # what an earlier run said of itself
+SUMS = "SHA256SUMS"  # of the images, as sha256sum reads it
+KEPT = ("deidentification.json", "deidentification.html", SUMS)  # what a run says of itself
 DRAFT = ".lightbox-draft"  # what is being written, and will be renamed
 
 
@@ -42,6 +43,7 @@ class Cleaned:
     Attributes:
         found, written: How many files there are, and how many were written.
         pictures: Of those written, how many have no header: PNG, JPEG and NIfTI.
+        sums_sha256: The digest of `SHA256SUMS`: it stands for all images that were written.
         masked: Of those written, in how many text in the pixels was painted over.
         patients, studies, series: Of those written.
         held: How many were held back, by reason.
@@ -54,6 +56,7 @@ class Cleaned:
 
     found: int
     written: int
+    sums_sha256: str
     pictures: int
     masked: int
     patients: int
@@ -128,6 +131,7 @@ def clean_folder(
             (out / name).unlink(missing_ok=True)
         done: dict[str, Counter[str]] = defaultdict(Counter)
         rows: list[dict[str, Any]] = []
+        sums: list[str] = []
         written = pictures = masked = 0
         for name, (_, facts) in zip(names, examined, strict=True):
             if not name:
@@ -140,11 +144,14 @@ def clean_folder(
             for keyword, what in facts.get("done", {}).items():
                 done[keyword].update(what)
             written += 1
+            sums.append(f"{facts['row']['sha256']}  {name}\n")
             pictures += facts["row"]["source_format"] != "dicom"
             masked += facts.get("masked", False)
             row = facts["row"] | {"study_date": study_day(facts)}
             if "patient_id" in row:  # nobody knows whose a picture is
                 rows.append({column: row.get(column) for column in _COLUMNS})
+        (out / DRAFT).write_text("".join(sorted(sums, key=lambda line: line[66:])))
+        (out / DRAFT).replace(out / SUMS)
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=list(_COLUMNS))
@@ -152,6 +159,7 @@ def clean_folder(
     return Cleaned(
         found=len(images),
         written=written,
+        sums_sha256=file_digest(out / SUMS),
         pictures=pictures,
         masked=masked,
         patients=table["patient_id"].nunique(),

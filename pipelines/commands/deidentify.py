@@ -2,6 +2,7 @@
 
 import getpass
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def deidentify(
     with progress("de-identify") as report:
         cleaned = clean_folder(scans, out, policy, key, crosswalk=crosswalk_path(), report=report)
     facts = facts_of(cleaned, policy, keyed_digest(key, "fingerprint", KEY)[:16])
+    _record(facts)
     write_json(out / FACTS, facts)
     (out / DRAFT).write_text(page(facts), encoding="utf-8")
     (out / DRAFT).replace(out / PAGE)
@@ -107,6 +109,24 @@ def deidentify(
     if unseen := not_looked_at(facts):
         click.echo(unseen)
     return nothing
+
+
+def _record(facts: Mapping[str, Any]) -> None:
+    """Who made this delivery, when, under which policy and key, and that the check passed it."""
+    from components.shared_state import shared_state
+    from lineage.workspace import workspace
+    from registry import audit_log
+
+    home = workspace()
+    told = ("found", "written", "held", "checks", "policy_digest", "key_fingerprint")
+    with shared_state((home.audit_log.name,), home.home, lease_minutes=5):
+        audit_log.append(
+            actor=f"person:{getpass.getuser()}",
+            action="deidentified",
+            subject=f"delivery:{facts['sums_sha256']}",
+            reason=f"every one of {facts['written']} written files was checked, and none leaks",
+            new={name: facts[name] for name in told},
+        )
 
 
 @click.command()

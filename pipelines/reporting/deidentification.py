@@ -42,7 +42,7 @@ def facts_of(cleaned: Cleaned, policy: DeidentificationPolicy, key: str) -> dict
         key: The key's fingerprint.
     """
     counts = ("found", "written", "pictures", "masked", "patients", "studies", "series")
-    names = (*counts, "held", "done", "checks")
+    names = (*counts, "sums_sha256", "held", "done", "checks")
     return {
         **rules_of(policy),
         "key_fingerprint": key,

@@ -1,7 +1,9 @@
 """`lightbox deidentify` and the audited way back, on drawn scans."""
 
+import hashlib
 import json
 import stat
+import subprocess
 from pathlib import Path
 
 import pydicom
@@ -69,10 +71,25 @@ def test_a_folder_comes_out_clean_with_a_page(home: Workspace, scans: Path, tmp_
     assert "2 of 3 files are de-identified" in page and "not_an_image" in page
     assert "Text in the pixels was masked in 0 files." in page
     assert home.fingerprint("pseudonym.key") in page  # tells which deliveries can be joined
+    sums = hashlib.sha256((out / "SHA256SUMS").read_bytes()).hexdigest()
+    (entry,) = audit_log.entries(f"delivery:{sums}")
+    assert sums in page and entry.action == "deidentified" and entry.new["written"] == 2
     for path in out.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
         for secret in ("Quernstein", MRN, UID, "20190305", key.read_text()):
             assert secret not in path.name and secret.encode() not in content
+
+
+def test_whoever_gets_the_files_can_tell_that_none_was_changed(
+    home: Workspace, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done(deidentify, scans, out)
+    check = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    said = subprocess.run(check, cwd=out, capture_output=True, text=True)
+    assert said.returncode == 0 and said.stdout.count(": OK") == len(list(out.rglob("*.dcm"))) == 2
+    next(out.rglob("*.dcm")).write_bytes(b"another")
+    assert subprocess.run(check, cwd=out, capture_output=True).returncode == 1
 
 
 def test_machines_read_what_was_done_to_each_attribute(
