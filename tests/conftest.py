@@ -2,6 +2,7 @@
 
 import logging
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setenv("LIGHTBOX_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Workspace(tmp_path / "home")
+
+
+@pytest.fixture
+def nested(tmp_path: Path) -> Iterator[Path]:
+    """The deepest of 1,100 folders, each within the other: more than Python calls itself."""
+    deepest = str(tmp_path)
+    for _ in range(1100):
+        deepest += "/f"
+        os.mkdir(deepest)  # noqa: PTH102  a Path calls itself for each of its parts
+    yield Path(deepest)
+    subprocess.run(["rm", "-r", tmp_path / "f"], check=True)  # pytest calls itself, too
 
 
 @pytest.fixture(scope="session")

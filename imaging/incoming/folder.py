@@ -18,8 +18,14 @@ def find_files(scans: Path) -> list[str]:
             " a word; give yourself the right to read it"
         )
 
+    try:
+        walked = list(os.walk(scans, onerror=closed))
+    except RecursionError:
+        raise BadInput(
+            "scans: folders lie within each other a thousand times; move the scans further up"
+        ) from None
     found = []
-    for folder, below, names in os.walk(scans, onerror=closed):
+    for folder, below, names in walked:
         # Followed, they could lead in circles, and the step's key would not see what is in there.
         if linked := sum((Path(folder) / name).is_symlink() for name in below):
             are = "a folder in it is a link" if linked == 1 else f"{linked} folders in it are links"

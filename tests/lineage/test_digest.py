@@ -108,3 +108,11 @@ def test_a_file_that_may_not_be_read_counts_by_its_name(tmp_path: Path) -> None:
     assert unreadable != tree_digest(tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     assert tree_digest(tmp_path, closed) != unreadable
+
+
+def test_folders_may_lie_within_each_other_a_thousand_times(nested: Path, tmp_path: Path) -> None:
+    empty = tree_digest(tmp_path)
+    (nested / "file").write_text("one")
+    one = tree_digest(tmp_path)
+    (nested / "file").write_text("two")
+    assert len({empty, one, tree_digest(tmp_path)}) == 3
