@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from tempfile import mkstemp
@@ -338,8 +339,10 @@ def tls_context(certificate: Path, key: Path, authority: Path | None) -> ssl.SSL
     """TLS 1.2 or newer (BCP 195, PS3.15 B.12); with an authority, callers show certificates too.
 
     Raises:
-        BadInput: A file is not what it should be.
+        BadInput: A file is not what it should be, or the certificate has expired.
     """
+    from cryptography import x509
+
     context = _LateHandshake(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -351,6 +354,11 @@ def tls_context(certificate: Path, key: Path, authority: Path | None) -> ssl.SSL
         raise BadInput(
             "the certificate, its key or the authority cannot be read, or do not belong together"
         ) from None
+    ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    if ends < datetime.now(UTC):
+        raise BadInput(
+            f"the certificate expired on {ends:%Y-%m-%d}; renew it, or callers refuse it"
+        )
     return context
 
 

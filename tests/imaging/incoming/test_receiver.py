@@ -330,6 +330,12 @@ def test_tls_and_certificates_of_callers(start, certificate) -> None:
         tls_context(key, pem, None)
 
 
+@pytest.mark.parametrize("certificate", [-1], indirect=True)
+def test_an_expired_certificate_is_told_before_callers_turn_away(certificate) -> None:
+    with pytest.raises(BadInput, match=r"the certificate expired on \d{4}-\d\d-\d\d; renew it"):
+        tls_context(*certificate, None)
+
+
 def test_a_caller_who_says_nothing_does_not_keep_out_the_others(start, certificate) -> None:
     pem, key = certificate
     receiver, _ = start(tls=tls_context(pem, key, None))
