@@ -26,9 +26,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: install  ## the whole life of a model on phantom DICOM
 	$(BIN)/lightbox demo
 
-# Two at a time: in the order of their files, or the longest would come last and alone.
+# Three at a time, as they often wait; in the order of their files, or the longest would come last and alone.
 test: install  ## the tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 torture: install  ## the runner's tests in their long form: thousands of kills, about an hour
 	LIGHTBOX_KILLS=5000 $(BIN)/python -m pytest tests/pipelines/backends tests/test_lifecycle_kills.py
