@@ -53,7 +53,8 @@ class Commands:
             home: The workspace.
             die: A step, states of it, and for how many seconds it may go on after one of these; to
                 the step's end at most.
-                "done": it has done its work, and no record says so yet.
+                "done": it has done its work, and no record says so yet;
+                "kept": its result is there for later runs, and this run's record lacks it.
             trace: Where to write which first-party files each step really executed.
 
         Returns:
@@ -127,6 +128,8 @@ def _die_at(step: str, states: list[str], after_s: float) -> None:
         if made.step == step and "done" in states:
             os.kill(os.getpid(), signal.SIGKILL)
         keep(self, made, *rest)
+        if made.step == step and "kept" in states:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def noted(self: RunFolder, told: StepState) -> None:
         note(self, told)
