@@ -72,9 +72,10 @@ def lightbox(policy_json: str, checked: bool = True) -> Clean:
     """As the examiner of ingest calls it, without what ingest does beside it."""
     import pydicom
 
-    from imaging.deidentification import burned_in, deidentify, verify
+    from imaging.deidentification import burned_in, deidentify, encoding, spellings
     from imaging.deidentification.policy import DeidentificationPolicy
     from imaging.deidentification.pseudonyms import Pseudonyms
+    from imaging.deidentification.verifying import identities, verify
     from imaging.reading import dicom, pixels
     from imaging.reasons import SetAside
 
@@ -93,10 +94,10 @@ def lightbox(policy_json: str, checked: bool = True) -> Clean:
         regions = burned_in.text_regions(dataset, stored, policy.text_in_pixels)
         stored = burned_in.masked(stored, regions, dataset) if regions else stored
         digest = pixels.pixel_digest(dicom.as_seen(dataset, stored)) if checked else ""
-        before = verify.describe(dataset, digest, policy)
-        mention = verify.mention(before.identifiers, before.spelled)
+        before = identities.describe(dataset, digest, policy)
+        mention = spellings.mention(before.identifiers, before.spelled)
         written = deidentify.deidentify(dataset, stored, names, mention, policy, bool(regions))
-        target.write_bytes(deidentify.encode(written))
+        target.write_bytes(encoding.encode(written))
         if checked:
             pseudonym = names.patient(str(dataset.PatientID))
             method = deidentify.method(policy)

@@ -1,8 +1,8 @@
 """De-identification: a new data set is built from what may stay, at every level of nesting.
 
 Nothing is deleted from the source; what no rule lets through never reaches the copy. Codes, options
-and markers follow PS3.15 Annex E; see `profile.py` for the rules and `verify.py` for the check of
-what was written.
+and markers follow PS3.15 Annex E; see `profile.py` for the rules and `verifying/` for the check
+of what was written.
 """
 
 import math
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from functools import cache
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from imaging.deidentification import profile
 from imaging.deidentification.body_parts import BODY_PARTS
+from imaging.deidentification.encoding import BINARY, Level, by_number, put
+from imaging.deidentification.image_pixel import put_pixels
 from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Names
 from imaging.deidentification.spellings import Mention
@@ -54,18 +54,8 @@ _DATE_IN_TEXT = re.compile(
 _FORMATS = {
     "US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
 }  # fmt: skip
-_BINARY = {"OB", "OD", "OF", "OL", "OV", "OW"}
-_LONG = {*_BINARY, "SQ", "UC", "UN", "UR", "UT", "SV", "UV"}  # with a length of 32 bits
-_BODY_PART, _PIXEL_DATA = 0x00180015, 0x7FE00010
+_BODY_PART = 0x00180015
 _DATES_ARE = {"removed": "REMOVED", "modified": "MODIFIED", "full": "UNMODIFIED"}
-# Transfer syntaxes that always lose something, and the name of the method (PS3.3 C.7.6.1.1.5.1).
-_LOSSY = {
-    "1.2.840.10008.1.2.4.50": "ISO_10918_1",
-    "1.2.840.10008.1.2.4.51": "ISO_10918_1",
-}
-
-
-Level = dict[Any, Any]  # elements of one data set or item by tag, as `Dataset` takes them
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class Cleaner:
     Attributes:
         names: Pseudonyms.
         patient_id: Whose dates move together.
-        mention: From `verify.mention`: what must not stay.
+        mention: From `spellings.mention`: what must not stay.
         rules: From `profile.rules`.
         safe: Private elements that the file itself declares safe: group, creator, element.
         said: What stays in a level, element by element: to be searched at once.
@@ -94,7 +84,7 @@ class Cleaner:
 
         level: Level = {}
         private = []
-        for tag, element in sorted(source.items(), key=_by_number):
+        for tag, element in sorted(source.items(), key=by_number):
             number, vr = int(tag), element.VR
             if number >> 16 & 1:
                 private.append(number)
@@ -127,7 +117,7 @@ class Cleaner:
             if value is None:
                 level.pop(number, None)
             else:
-                _set(level, number, vr, value)
+                put(level, number, vr, value)
             _drop_local_code(level)
 
     def _mentions(self, said: bytes) -> bool:
@@ -147,7 +137,7 @@ class Cleaner:
             else:
                 value, said = self._replaced(action, vr, source, element)
                 if value is not None:
-                    _set(level, number, vr, value)
+                    put(level, number, vr, value)
                 if said:
                     self.said.append((level, number, vr, said))
         except (SetAside, MemoryError, RecursionError):
@@ -170,7 +160,7 @@ class Cleaner:
             return b"", b""
         if action == "dummy":
             return _dummy(vr), b""
-        if action == "keep" and (vr in _FORMATS or vr in _BINARY or vr == "AT"):
+        if action == "keep" and (vr in _FORMATS or vr in BINARY or vr == "AT"):
             return self._kept_binary(vr, source, element)
         texts, said = _texts(source, element, vr), []
         if action == "uid":
@@ -258,7 +248,7 @@ class Cleaner:
                 continue
             self._put(level, source, element, vr, action)
             if number in level:
-                _set(level, _creator_tag(number), "LO", creator.encode())
+                put(level, _creator_tag(number), "LO", creator.encode())
 
 
 def deidentify(
@@ -279,7 +269,7 @@ def deidentify(
         stored: Decoded pixels, integers before rescaling: (H, W), (H, W, 3), (F, H, W) or
             (F, H, W, 3).
         names: Pseudonyms.
-        mention: From `imaging.deidentification.verify.mention`.
+        mention: From `imaging.deidentification.spellings.mention`.
         policy: What stays.
         masked: Text in the pixels was found and painted over.
 
@@ -297,7 +287,7 @@ def deidentify(
     level = cleaner.clean(source)
     cleaner.drop_mentions()
     _mark(level, source, names.patient(patient_id), policy, masked)
-    _put_pixels(level, source, stored)
+    put_pixels(level, source, stored)
     target = Dataset(level)
     target.SpecificCharacterSet = "ISO_IR 192"  # not among the others: it says how to read them
     target.file_meta = _file_meta(level)
@@ -322,15 +312,15 @@ def _mark(
         (0x00120063, "LO", "\\".join(method(policy))),
         (0x00280303, "CS", _DATES_ARE[policy.dates]),
     ):
-        _set(level, tag, vr, text.encode())
+        put(level, tag, vr, text.encode())
     if masked:
-        _set(level, 0x00280301, "CS", b"NO")
+        put(level, 0x00280301, "CS", b"NO")
     items = []
     for code in [*_earlier_codes(source), *profile.codes(policy, masked)]:
         item: Level = {}
-        _set(item, 0x00080100, "SH", code.encode())
-        _set(item, 0x00080102, "SH", b"DCM")
-        _set(item, 0x00080104, "LO", CID_7050[code].encode())
+        put(item, 0x00080100, "SH", code.encode())
+        put(item, 0x00080102, "SH", b"DCM")
+        put(item, 0x00080104, "LO", CID_7050[code].encode())
         items.append(Dataset(item))
     sequence = DataElement(0x00120064, "SQ", items)
     level[sequence.tag] = sequence
@@ -346,69 +336,15 @@ def _earlier_codes(source: "Dataset") -> list[str]:
     ]
 
 
-def _put_pixels(level: Level, source: "Dataset", stored: NDArray[Any]) -> None:
-    """Pixels, uncompressed, and the attributes that describe them (PS3.3 C.7.6.3)."""
-    frames = int(source.get("NumberOfFrames") or 1)
-    was_colour = str(source.get("PhotometricInterpretation")) not in ("MONOCHROME1", "MONOCHROME2")
-    colour = stored.ndim == 4 or (
-        stored.ndim == 3 and was_colour and frames == 1 and stored.shape[-1] == 3
-    )
-    rows, columns = stored.shape[-3:-1] if colour else stored.shape[-2:]
-    allocated = int(source.BitsAllocated)
-    bits = int(source.get("BitsStored") or allocated)
-    palette = str(source.get("PhotometricInterpretation")) == "PALETTE COLOR"
-    if palette or bits > 8 * stored.itemsize:
-        bits = 8 * stored.itemsize
-    if allocated == 1:
-        data = np.packbits(stored.ravel() != 0, bitorder="little").tobytes()
-    else:
-        allocated = 8 * stored.itemsize
-        data = _pixel_bytes(stored, source)
-    numbers = {
-        0x00280002: 3 if colour else 1,
-        0x00280010: rows,
-        0x00280011: columns,
-        0x00280100: allocated,
-        0x00280101: bits,
-        0x00280102: bits - 1,
-        0x00280103: int(stored.dtype.kind == "i"),
-    }
-    if colour:
-        numbers[0x00280006] = 0  # planar configuration: by pixel
-    else:
-        level.pop(0x00280006, None)
-    for tag, number in numbers.items():
-        _set(level, tag, "US", struct.pack("<H", number))
-    if colour or was_colour:
-        _set(level, 0x00280004, "CS", b"RGB" if colour else b"MONOCHROME2")
-    if stored.ndim == 3 + colour or 0x00280008 in level:
-        count = stored.shape[0] if stored.ndim == 3 + colour else 1
-        _set(level, 0x00280008, "IS", b"%d" % count)
-    if lossy := _LOSSY.get(str(source.file_meta.get("TransferSyntaxUID"))):
-        _set(level, 0x00282110, "CS", b"01")
-        _set(level, 0x00282114, "CS", lossy.encode())
-    _set(level, _PIXEL_DATA, "OB" if allocated <= 8 else "OW", data)
-
-
-def _pixel_bytes(stored: NDArray[Any], source: "Dataset") -> bytes:
-    """Little endian; the source's own bytes where they are these, as comparing is no copy."""
-    pixels = np.ascontiguousarray(stored, dtype=stored.dtype.newbyteorder("<"))
-    view = pixels.reshape(-1).view(np.uint8).data
-    given = source.get_item(_PIXEL_DATA) if "PixelData" in source else None
-    if given is not None and isinstance(given.value, bytes) and view == given.value:
-        return given.value
-    return view.tobytes()
-
-
 def _file_meta(level: Level) -> "FileMetaDataset":
     from pydicom.dataset import FileMetaDataset
 
     meta: Level = {}
-    _set(meta, 0x00020002, "UI", level[0x00080016].value)
-    _set(meta, 0x00020003, "UI", level[0x00080018].value)
-    _set(meta, 0x00020010, "UI", b"1.2.840.10008.1.2.1")
-    _set(meta, 0x00020012, "UI", IMPLEMENTATION_UID.encode())
-    _set(meta, 0x00020013, "SH", b"LIGHTBOX")
+    put(meta, 0x00020002, "UI", level[0x00080016].value)
+    put(meta, 0x00020003, "UI", level[0x00080018].value)
+    put(meta, 0x00020010, "UI", b"1.2.840.10008.1.2.1")
+    put(meta, 0x00020012, "UI", IMPLEMENTATION_UID.encode())
+    put(meta, 0x00020013, "SH", b"LIGHTBOX")
     return FileMetaDataset(meta)
 
 
@@ -423,75 +359,8 @@ def _method(policy: DeidentificationPolicy) -> tuple[str, ...]:
     return TOOL, f"PS3.15 Table E.1-1 {profile.EDITION}", f"policy {digest}"
 
 
-def encode(dataset: "Dataset") -> bytes:
-    """A Part 10 file in Explicit VR Little Endian with a zeroed preamble.
-
-    pydicom's own writer takes three times as long; tests hold the bytes against it.
-
-    Raises:
-        SetAside: not_rewritable.
-    """
-    try:
-        version = b"\x02\0\x01\0OB\0\0\x02\0\0\0\0\x01"
-        meta = b"".join([version, *_encoded(dataset.file_meta)])
-        length = struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(meta))
-        return b"".join([bytes(128), b"DICM", length, meta, *_encoded(dataset)])
-    except MemoryError:
-        raise SetAside("too_large") from None
-    except Exception:  # pydicom's decoders raise anything, and what they say may quote a value
-        raise SetAside("not_rewritable") from None
-
-
-def _encoded(dataset: "Dataset") -> list[bytes]:
-    """One level and all below in pieces, to be joined once; sequences and items have lengths."""
-    parts: list[bytes] = []
-    for tag, element in sorted(dataset.items(), key=_by_number):
-        if not element.is_raw and element.VR == "SQ":
-            bodies = [b"".join(_encoded(item)) for item in element.value]
-            value = b"".join(b"\xfe\xff\0\xe0" + struct.pack("<L", len(b)) + b for b in bodies)
-            parts += [_header(int(tag), "SQ", len(value)), value]
-        elif element.is_raw:
-            parts += [_header(int(tag), element.VR, element.length), element.value]
-        else:
-            parts.append(_by_pydicom(element))
-    return parts
-
-
-def _header(tag: int, vr: str, length: int) -> bytes:
-    if vr in _LONG:
-        return struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, vr.encode(), 0, length)
-    return struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), length)
-
-
-def _by_pydicom(element: Any) -> bytes:
-    """An element that was set by name."""
-    from pydicom.filebase import DicomIO
-    from pydicom.filewriter import write_data_element
-
-    buffer = BytesIO()
-    file = DicomIO(buffer)
-    file.is_implicit_VR, file.is_little_endian = False, True
-    write_data_element(file, element, ["utf8"])
-    return buffer.getvalue()
-
-
-def _set(level: Level, number: int, vr: str, value: bytes) -> None:
-    element = raw_element(number, vr, value)
-    level[element.tag] = element
-
-
 def _dummy(vr: str) -> bytes | None:
     return profile.DUMMIES[vr].encode() if vr in profile.DUMMIES else None
-
-
-def raw_element(number: int, vr: str, value: bytes) -> Any:
-    """An element of bytes as they are written, padded to an even length (PS3.5 6.2)."""
-    from pydicom.dataelem import RawDataElement
-    from pydicom.tag import BaseTag
-
-    if len(value) % 2:
-        value += b"\0" if vr == "UI" or vr in _BINARY else b" "
-    return RawDataElement(BaseTag(number), vr, len(value), value, 0, False, True)
 
 
 def age_years(text: str | None) -> float | None:
@@ -547,7 +416,7 @@ def _drop_local_code(level: Level) -> None:
     )
     if scheme in STANDARD_CODING and _CODE_VALUE.fullmatch(value):
         # Type 1 in a code item (PS3.3 table 8.8-1).
-        _set(level, 0x00080104, "LO", b"see code value")
+        put(level, 0x00080104, "LO", b"see code value")
         return
     for tag in (0x00080100, 0x00080102, 0x00080103, 0x00080104):
         level.pop(tag, None)
@@ -616,7 +485,3 @@ def _several(value: Any) -> list[Any]:
         return []
     many = not isinstance(value, str | bytes) and hasattr(value, "__iter__")
     return list(value) if many else [value]
-
-
-def _by_number(pair: tuple[Any, Any]) -> int:
-    return int(pair[0])

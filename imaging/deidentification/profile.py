@@ -8,15 +8,14 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 from imaging.deidentification import ocr
 from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
+from imaging.deidentification.table import TABLE
 from lineage.digest import digest, file_digest
 
 EDITION = "2026c"
-TABLE = Path(__file__).with_name("ps315_basic_profile.csv")
 CLEAN_PIXELS = "113101"
 _RETAINED_CODES = {
     "uids": "113110",

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imaging.config import Labels
-from imaging.deidentification import verify
+from imaging.deidentification.verifying import verify
 from imaging.incoming.folder import find_files
 from imaging.labelling import labels, segmentations
 from imaging.labelling.labels import Label, Mask

@@ -20,7 +20,7 @@ from imaging.reasons import SetAside
 
 if TYPE_CHECKING:
     from imaging.config import Range
-    from imaging.deidentification.verify import Leak
+    from imaging.deidentification.verifying.verify import Leak
 
 NIFTI = "application/x-nifti"
 MAX_BYTES = 2**29  # of voxels, unpacked: a CT of 1000 slices
@@ -166,7 +166,7 @@ def verify_volume(path: Path, pixels: str, value_range: "Range | None" = None) -
     """Open a written volume again: its voxels are as they were, and nothing else is in it."""
     import nibabel
 
-    from imaging.deidentification.verify import Leak
+    from imaging.deidentification.verifying.verify import Leak
     from imaging.reading.pixels import pixel_digest
 
     data = path.read_bytes()

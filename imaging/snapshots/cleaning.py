@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from imaging.deidentification import verify
 from imaging.deidentification.policy import DeidentificationPolicy
 from imaging.deidentification.pseudonyms import open_names
+from imaging.deidentification.verifying import verify
 from imaging.snapshots.decisions import Image, conflicting_instances, groups
 from imaging.snapshots.examine import Examination, study_day
 from imaging.snapshots.examined import Examined, examine_all, recipe

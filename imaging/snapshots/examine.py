@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from imaging.config import Range
-from imaging.deidentification import burned_in, deidentify, ocr, pseudonyms, verify
+from imaging.deidentification import burned_in, deidentify, encoding, ocr, pseudonyms, spellings
 from imaging.deidentification.done import done
 from imaging.deidentification.policy import DeidentificationPolicy
+from imaging.deidentification.verifying import identities, verify
 from imaging.labelling import segmentations
 from imaging.reading import decoding, dicom, pixels, volumes
 from imaging.reading.acquisition import acquisition, text
@@ -193,15 +194,15 @@ def _examine_dicom(data: bytes, facts: Facts, worker: _Worker) -> None:
         stored, colour = _grey(stored), False
     seen = dicom.as_seen(source, stored)
     pixel_sha256 = pixels.pixel_digest(seen)
-    before = verify.describe(source, pixel_sha256, policy)
-    mention = verify.mention(before.identifiers, before.spelled)
+    before = identities.describe(source, pixel_sha256, policy)
+    mention = spellings.mention(before.identifiers, before.spelled)
     target = deidentify.deidentify(source, stored, names, mention, policy, masked=bool(regions))
     facts["who"] = [
         known_by(names.key, "who", word)
         for word, name in before.identifiers.items()
         if name in ("PatientName", "PatientID")
     ]
-    written = deidentify.encode(target)
+    written = encoding.encode(target)
     uid, patient = str(target.SOPInstanceUID), str(target.PatientID)
     method = deidentify.method(policy)
     _write_checked(

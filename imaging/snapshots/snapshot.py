@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from imaging.config import IngestionConfig
-from imaging.deidentification import deidentify, profile, spellings, verify
+from imaging.deidentification import deidentify, profile, spellings
 from imaging.deidentification.policy import DeidentificationPolicy, not_safe_harbor
 from imaging.deidentification.pseudonyms import Names, open_names
 from imaging.deidentification.risk import Risk, retained, risk_summary
+from imaging.deidentification.verifying import verify
 from imaging.labelling import labels, masks
 from imaging.manifest import MANIFEST, schema, write_sorted
 from imaging.snapshots.croissant import write_croissant

@@ -19,7 +19,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.deidentification import burned_in, deidentify, ocr, verify
+from imaging.deidentification import burned_in, deidentify, encoding, ocr, spellings
 from imaging.deidentification.policy import Device, Region, TextInPixels
 from imaging.deidentification.pseudonyms import Pseudonyms
 from imaging.reading import dicom
@@ -246,12 +246,12 @@ def test_masked_pixels_change_and_all_others_are_bit_equal(
     regions = burned_in.text_regions(parsed, stored, policy)
     written = tmp_path / "written.dcm"
     written.write_bytes(
-        deidentify.encode(
+        encoding.encode(
             deidentify.deidentify(
                 parsed,
                 burned_in.masked(stored, regions, parsed),
                 Pseudonyms(b"k" * 32),
-                verify.mention({}),
+                spellings.mention({}),
                 masked=True,
             )
         )

@@ -22,9 +22,10 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from imaging.deidentification import deidentify, profile, verify
+from imaging.deidentification import deidentify, encoding, profile, spellings
 from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Pseudonyms
+from imaging.deidentification.verifying import identities, verify
 from imaging.reading import dicom
 from imaging.reading.pixels import pixel_digest
 from imaging.reasons import SetAside
@@ -64,11 +65,11 @@ def clean(tmp_path: Path, encoded: Callable[[Dataset], bytes]) -> Clean:
         parsed = dicom.parse(encoded(source))
         if stored is None:
             stored = dicom.stored_pixels(parsed)
-        before = verify.describe(parsed, pixel_digest(dicom.as_seen(parsed, stored)), policy)
-        mention = verify.mention(before.identifiers, before.spelled)
+        before = identities.describe(parsed, pixel_digest(dicom.as_seen(parsed, stored)), policy)
+        mention = spellings.mention(before.identifiers, before.spelled)
         target = deidentify.deidentify(parsed, stored, NAMES, mention, policy, masked)
         path = tmp_path / "written.dcm"
-        path.write_bytes(deidentify.encode(target))
+        path.write_bytes(encoding.encode(target))
         method = deidentify.method(policy)
         leaks = verify.verify(path, before, str(target.PatientID), method, policy)
         return Cleaned(pydicom.dcmread(path), leaks, path.read_bytes())
@@ -655,9 +656,9 @@ def test_an_integer_that_nobody_can_read_stays_out(
     dicom_dataset: Made, encoded: Callable[[Dataset], bytes], number: str
 ) -> None:
     source = dicom.parse(encoded(dicom_dataset()))
-    source[0x00181151] = deidentify.raw_element(0x00181151, "IS", number.encode())
+    source[0x00181151] = encoding.raw_element(0x00181151, "IS", number.encode())
     stored = dicom.stored_pixels(source)
-    target = deidentify.deidentify(source, stored, NAMES, verify.mention({}))
+    target = deidentify.deidentify(source, stored, NAMES, spellings.mention({}))
     assert "XRayTubeCurrent" not in target
 
 
@@ -749,8 +750,8 @@ def test_text_of_another_character_set_is_written_as_utf_8(
 def test_what_is_built_reads_as_it_is_written(dicom_dataset: Made) -> None:
     source = dicom_dataset(SpecificCharacterSet="ISO_IR 100", Manufacturer="Gerätebau")
     stored = np.zeros((8, 6), np.uint16)
-    target = deidentify.deidentify(source, stored, NAMES, verify.mention({}))
-    written = pydicom.dcmread(BytesIO(deidentify.encode(target)))
+    target = deidentify.deidentify(source, stored, NAMES, spellings.mention({}))
+    written = pydicom.dcmread(BytesIO(encoding.encode(target)))
     assert target.Manufacturer == written.Manufacturer == "Gerätebau"
     assert target.file_meta.MediaStorageSOPInstanceUID == target.SOPInstanceUID
 
@@ -761,7 +762,7 @@ def test_the_source_is_left_as_it_was(
     parsed = dicom.parse(encoded(dicom_dataset(SeriesDescription="any")))
     stored = dicom.stored_pixels(parsed)
     before, pixels = json.dumps(parsed.to_json_dict()), stored.copy()
-    deidentify.deidentify(parsed, stored, NAMES, verify.mention({}))
+    deidentify.deidentify(parsed, stored, NAMES, spellings.mention({}))
     assert json.dumps(parsed.to_json_dict()) == before
     assert np.array_equal(stored, pixels)
 
@@ -819,8 +820,8 @@ def test_pixels_are_described_as_they_are_written(dicom_dataset: Made, name: str
     source.file_meta.TransferSyntaxUID = RLELossless  # they need not lie in it as they are given
     source.add_new("RedPaletteColorLookupTableDescriptor", "US", [4, 0, 16])
     source.add_new("RedPaletteColorLookupTableData", "OW", bytes(8))
-    target = deidentify.deidentify(source, stored, NAMES, verify.mention({}))
-    written = pydicom.dcmread(BytesIO(deidentify.encode(target)))
+    target = deidentify.deidentify(source, stored, NAMES, spellings.mention({}))
+    written = pydicom.dcmread(BytesIO(encoding.encode(target)))
     assert {key: written.get(key) for key in wanted} == wanted
     assert np.array_equal(written.pixel_array, stored)
     assert ("PlanarConfiguration" in written) == (wanted.get("SamplesPerPixel") == 3)
@@ -832,7 +833,7 @@ def test_lost_detail_stays_said(dicom_dataset: Made) -> None:
     source = dicom_dataset()
     source.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     stored = np.zeros((8, 6), np.uint8)
-    target = deidentify.deidentify(source, stored, NAMES, verify.mention({}))
+    target = deidentify.deidentify(source, stored, NAMES, spellings.mention({}))
     assert target.LossyImageCompression == "01"
     assert target.LossyImageCompressionMethod == "ISO_10918_1"
 
@@ -844,7 +845,7 @@ def test_an_instance_without_its_identity_cannot_be_written(
     parsed = dicom.parse(encoded(dicom_dataset()))
     del parsed[name]
     with pytest.raises(SetAside) as caught:
-        deidentify.deidentify(parsed, dicom.stored_pixels(parsed), NAMES, verify.mention({}))
+        deidentify.deidentify(parsed, dicom.stored_pixels(parsed), NAMES, spellings.mention({}))
     assert caught.value.reason == "incomplete_header"
 
 
@@ -857,9 +858,9 @@ def read_and_cleaned(path: Path, policy: DeidentificationPolicy) -> Dataset | No
         stored = dicom.stored_pixels(source)
         if not source.get("PatientID"):
             source.PatientID = "MRN-7651234"
-        before = verify.describe(source, "", policy)
+        before = identities.describe(source, "", policy)
         return deidentify.deidentify(
-            source, stored, NAMES, verify.mention(before.identifiers), policy
+            source, stored, NAMES, spellings.mention(before.identifiers), policy
         )
     except SetAside:
         return None
@@ -889,17 +890,19 @@ def test_the_writer_writes_what_pydicom_writes() -> None:
         if target is not None:
             buffer = BytesIO()
             pydicom.dcmwrite(buffer, target, enforce_file_format=True)
-            assert deidentify.encode(target) == buffer.getvalue(), path.name
+            assert encoding.encode(target) == buffer.getvalue(), path.name
             compared += 1
     assert compared > 40
 
 
 def test_a_value_too_long_for_its_kind_is_not_written(dicom_dataset: Made) -> None:
     source = dicom_dataset()
-    target = deidentify.deidentify(source, np.zeros((8, 6), np.uint16), NAMES, verify.mention({}))
-    target[0x00080070] = deidentify.raw_element(0x00080070, "LO", b"x" * 70_000)
+    target = deidentify.deidentify(
+        source, np.zeros((8, 6), np.uint16), NAMES, spellings.mention({})
+    )
+    target[0x00080070] = encoding.raw_element(0x00080070, "LO", b"x" * 70_000)
     with pytest.raises(SetAside) as caught:
-        deidentify.encode(target)
+        encoding.encode(target)
     assert caught.value.reason == "not_rewritable"
 
 

@@ -10,6 +10,7 @@ from pydicom.datadict import DicomDictionary
 
 from imaging.deidentification import profile
 from imaging.deidentification.policy import CID_7050, DeidentificationPolicy, Retained
+from imaging.deidentification.table import TABLE
 
 TIMES = {"DA", "DT", "TM"}
 TIMEZONE = 0x00080201
@@ -22,7 +23,7 @@ OPTIONS = (
 
 
 def lines() -> list[dict[str, str]]:
-    with profile.TABLE.open(newline="") as file:
+    with TABLE.open(newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -11,9 +11,10 @@ import pydicom
 import pytest
 from dicom_traps import MARK, TRAPS, Trap, radiograph, upper_bits, written
 
-from imaging.deidentification import deidentify, verify
+from imaging.deidentification import deidentify, encoding, spellings
 from imaging.deidentification.burned_in import may_show_text
 from imaging.deidentification.pseudonyms import Pseudonyms
+from imaging.deidentification.verifying import identities, verify
 from imaging.reading import dicom
 from imaging.reading.pixels import pixel_digest
 from imaging.reasons import SetAside
@@ -27,10 +28,10 @@ def cleaned(data: bytes, spoil: Callable[[Any], None] = lambda target: None) -> 
     stored = dicom.stored_pixels(source)
     if may_show_text(source):
         raise SetAside("burned_in_annotation")
-    before = verify.describe(source, pixel_digest(dicom.as_seen(source, stored)))
-    target = deidentify.deidentify(source, stored, NAMES, verify.mention(before.identifiers))
+    before = identities.describe(source, pixel_digest(dicom.as_seen(source, stored)))
+    target = deidentify.deidentify(source, stored, NAMES, spellings.mention(before.identifiers))
     spoil(target)
-    return before, deidentify.encode(target)
+    return before, encoding.encode(target)
 
 
 def checked(path: Path, before: Any, data: bytes) -> list[verify.Leak]:
@@ -73,7 +74,7 @@ def test_the_check_finds_what_the_cleaning_would_miss(name: str, tmp_path: Path)
     except SetAside:
         source = dicom.parse(written(Trap(trap.rule)))
         digest = pixel_digest(dicom.as_seen(source, dicom.stored_pixels(source)))
-        before = verify.describe(source, digest)
+        before = identities.describe(source, digest)
     _, data = cleaned(written(Trap(trap.rule)), trap.hide)
     leaks = checked(tmp_path / "spoiled.dcm", before, trap.damage(data))
     assert leaks

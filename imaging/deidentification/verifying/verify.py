@@ -4,13 +4,9 @@ It reads Table E.1-1 itself, knows what identified the patient in the source, an
 the attributes and in the raw bytes. What it reports are attribute names, never values.
 """
 
-import csv
-import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from datetime import date
-from decimal import Decimal, InvalidOperation
-from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,30 +14,35 @@ from typing import TYPE_CHECKING, Any, Literal
 from imaging.deidentification import spellings
 from imaging.deidentification.body_parts import BODY_PARTS
 from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
-from imaging.deidentification.spellings import Mention
+from imaging.deidentification.verifying.identities import (
+    BYTES,
+    NUMERIC,
+    PATIENT_ID,
+    Place,
+    Source,
+    codes_of,
+    name_of,
+    texts_of,
+    whole_number,
+)
+from imaging.deidentification.verifying.rules import (
+    CLEAN_PIXELS,
+    DAYS,
+    DEFAULT_POLICY,
+    TIMES,
+    Rules,
+    rules_of,
+    words_of,
+)
 from imaging.reasons import SetAside
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 CHECKS = ("attributes", "table", "dates", "markers", "file_meta", "strings", "pixels")
-_Place = tuple[str, int, int | None]  # of a private element: creator, group, place in the block
-DEFAULT_POLICY = DeidentificationPolicy()
-NUMERIC = {"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV"}
 
-_DIRECT = {  # whole values that point at a person or a place
-    "AccessionNumber", "AdmissionID", "DetectorID", "DeviceSerialNumber",
-    "FillerOrderNumberImagingServiceRequest", "GantryID", "InstitutionAddress", "InstitutionName",
-    "InstitutionalDepartmentName", "IssuerOfPatientID", "MedicalRecordLocator", "OtherPatientIDs",
-    "PatientAddress", "PatientID", "PatientTelephoneNumbers", "PersonAddress",
-    "PersonTelephoneNumbers", "PlacerOrderNumberImagingServiceRequest", "PlateID",
-    "StationName",
-}  # fmt: skip
-_DAYS, _TIMES = {"DA", "DT"}, {"DA", "DT", "TM"}
-_BYTES = {"OB", "OD", "OF", "OL", "OV", "OW", "UN"}
 _SHORT_TEXT = {"LO", "SH", "AE"}
 _LONG_TEXT = {"LT", "ST", "UC", "UR", "UT", "UN"}
-_WHOLE_TEXT = {"LT", "ST", "UT", "UR"}  # a backslash divides nothing
 _HARMLESS_TEXT = {
     "DeidentificationMethod", "Manufacturer", "ManufacturerModelName", "SoftwareVersions",
     "ConvolutionKernel", "RescaleType", "ModalityLUTType", "CodeValue", "CodingSchemeDesignator",
@@ -51,16 +52,7 @@ _HARMLESS_BYTES = {"LUTData"}
 _SCHEMES = {"DCM", "SCT", "SRT", "SNM3", "UCUM", "LN", "RADLEX", "FMA"}  # others are a site's own
 _MEANINGLESS = "see code value"  # CodeMeaning, which must not be absent
 _EMPTY_MEANING = {"ANONYMIZED", "000Y", "19000101", "000000", "0"}
-_PATIENT_ID, _BODY_PART, _PIXEL_DATA = 0x00100020, 0x00180015, 0x7FE00010
-
-# The settings under which each code of CID 7050 is written.
-_BASIC, _CLEAN_PIXELS = "113100", "113101"
-_RETAINED = {  # the setting: its code, and its column in the table
-    "patient_characteristics": ("113108", "retain_patient_characteristics"),
-    "device_identity": ("113109", "retain_device_identity"),
-    "uids": ("113110", "retain_uids"),
-    "institution_identity": ("113112", "retain_institution_identity"),
-}
+_BODY_PART, _PIXEL_DATA = 0x00180015, 0x7FE00010
 _OUR_WORDS = (
     *CID_7050.values(), _MEANINGLESS, "ANONYMIZED", "UNMODIFIED", "MODIFIED", "REMOVED",
     "LIGHTBOX", "ISO_IR 192",
@@ -73,97 +65,12 @@ _OUR_VALUES = {
 }
 
 
-@dataclass(frozen=True)
-class Source:
-    """What identified the patient in a source file; lives in memory only.
-
-    Attributes:
-        identifiers: Strings that must not turn up again, each with the attribute it came from.
-        values: Non-empty values by tag, as text, of what the table or its kind says is told.
-        pixels: `pixels.pixel_digest` of the image as it must be seen in the written file.
-        spelled: Whole values as bytes that a program may have made of them.
-        codes: What earlier de-identifications said of themselves (CID 7050).
-        burned_in: BurnedInAnnotation.
-        declared_safe: Private elements, or whole blocks, of which the source says that they
-            identify nobody (0008,0300).
-    """
-
-    identifiers: Mapping[str, str]
-    values: Mapping[int, frozenset[str]]
-    pixels: str
-    spelled: Mapping[bytes, str]
-    codes: tuple[str, ...]
-    burned_in: str
-    declared_safe: frozenset[_Place]
-
-
 @dataclass(frozen=True, order=True)
 class Leak:
     """One thing wrong with a written file: the check that found it, and the attribute."""
 
     check: str
     attribute: str
-
-
-@dataclass(frozen=True)
-class _Rules:
-    """Table E.1-1 under a policy, in this file's own reading.
-
-    Attributes:
-        actions: Of the basic profile, by tag.
-        kept: Tags that an option keeps whole.
-        words: What descriptions may say.
-        codes: What DeidentificationMethodCodeSequence must say.
-    """
-
-    actions: Mapping[int, str]
-    kept: frozenset[int]
-    words: frozenset[str]
-    codes: tuple[str, ...]
-
-
-def describe(
-    source: "Dataset", pixels: str, policy: DeidentificationPolicy = DEFAULT_POLICY
-) -> Source:
-    """Collect from a source data set, at every level, what must not survive."""
-    rules = _rules(policy)
-    identifiers: dict[str, str] = {}
-    spelled: dict[bytes, str] = {}
-    values: dict[int, set[str]] = {}
-    for tag, vr, texts in _told(source):
-        values.setdefault(tag, set()).update(texts)
-        if tag in rules.kept or (vr in _DAYS and policy.dates == "full"):
-            continue
-        name = _name(tag)
-        for text in texts:
-            for word in _identifying(vr, name, text):
-                identifiers.setdefault(word, name)
-            if vr == "PN" or tag == _PATIENT_ID:
-                spelled.update(dict.fromkeys(spellings.encoded(text), name))
-    return Source(
-        identifiers,
-        {tag: frozenset(found) for tag, found in values.items()},
-        pixels,
-        spelled,
-        _codes(source),
-        " ".join(_texts(source.get("BurnedInAnnotation"))),
-        frozenset(_declared_safe(source)),
-    )
-
-
-def mention(identifiers: Mapping[str, str], spelled: Iterable[bytes] = ()) -> Mention:
-    """What finds any of a source's identifiers in the UTF-8 of a text, or in bytes."""
-    return spellings.mention(identifiers, spelled)
-
-
-def whole_number(value: Any) -> str | None:
-    """A number without a fraction in its shortest spelling: 7651234 for "+07651234.0"."""
-    try:
-        number = Decimal(str(value).strip(" \0"))
-    except InvalidOperation:
-        return None
-    whole = number.is_finite() and abs(number) < 10**18 and number == number.to_integral_value()
-    return str(abs(int(number))) if whole else None
 
 
 def verify(
@@ -188,7 +95,7 @@ def verify(
     import pydicom
 
     data = path.read_bytes()
-    rules = _rules(policy)
+    rules = rules_of(policy)
     dataset = pydicom.dcmread(BytesIO(data))
     if _PIXEL_DATA not in dataset:
         return [Leak("pixels", "PixelData")]
@@ -197,20 +104,20 @@ def verify(
     unreadable: list[int] = []
     leaks: set[Leak] = set()
     said: list[str] = []  # texts that nothing but the string search can judge
-    ours = {pseudonym, *method, *_texts(dataset.file_meta.get("ImplementationClassUID"))}
+    ours = {pseudonym, *method, *texts_of(dataset.file_meta.get("ImplementationClassUID"))}
     moved: list[tuple[str, set[int]]] = []
     for tag, element, level in _walk(dataset, unreadable):
         if tag == _PIXEL_DATA:
             continue
-        texts = [text for text in _texts(element.value) if text]
+        texts = [text for text in texts_of(element.value) if text]
         check = _judge(tag, element, texts, level, before, pseudonym, policy, rules)
         if check:
-            leaks.add(Leak(check, _name(tag)))
-        elif element.VR in _DAYS | {"UI"}:
+            leaks.add(Leak(check, name_of(tag)))
+        elif element.VR in DAYS | {"UI"}:
             ours.update(texts)
-            days = set(texts) - _EMPTY_MEANING if element.VR in _DAYS else None
+            days = set(texts) - _EMPTY_MEANING if element.VR in DAYS else None
             if days and policy.dates == "modified":
-                moved.append((_name(tag), _shifts(before.values.get(tag, frozenset()), days)))
+                moved.append((name_of(tag), _shifts(before.values.get(tag, frozenset()), days)))
         elif tag == _BODY_PART and BODY_PARTS.issuperset(texts):
             ours.update(texts)  # a patient may be called Chest
         elif texts and _OUR_VALUES.get(element.keyword, set()) >= set(texts):
@@ -219,7 +126,7 @@ def verify(
             continue
         said += [text for text in texts if text not in ours]
         if element.VR in NUMERIC and any(whole_number(t) in before.identifiers for t in texts):
-            leaks.add(Leak("strings", _name(tag)))
+            leaks.add(Leak("strings", name_of(tag)))
     # What cannot be judged is not clean: our own writer leaves nothing that does not decode.
     leaks |= {Leak("attributes", f"{tag:08X}") for tag in unreadable}
     leaks |= {Leak("dates", name) for name in _not_moved_together(moved)}
@@ -227,7 +134,7 @@ def verify(
     leaks |= {Leak("file_meta", name) for name in _wrong_meta(dataset, data)}
     leaks |= {Leak("pixels", name) for name in _wrong_pixels(dataset, data[start:stop], before)}
 
-    wanted = mention(before.identifiers)
+    wanted = spellings.mention(before.identifiers)
     found = set(wanted.found(_blank("\n".join(said).encode(errors="replace"), set())))
     # Bytes outside the pixels, less what is ours: generated names may hold any digits.
     rest = _blank(data[:start] + data[stop:], ours)
@@ -254,29 +161,6 @@ def verify_picture(path: Path, pixels: str) -> list[Leak]:
     return sorted(leaks)
 
 
-@cache
-def _rules(policy: DeidentificationPolicy) -> _Rules:
-    keeping = {_RETAINED[name][1] for name in policy.retain}
-    actions, kept = {}, set()
-    with Path(__file__).with_name("ps315_basic_profile.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            if not re.fullmatch(r"\([0-9A-F]{4},[0-9A-F]{4}\)", row["tag"]):
-                continue
-            tag = int(row["tag"][1:5] + row["tag"][6:10], 16)
-            actions[tag] = row["basic_profile_2026c"]
-            # One rule for all times, whomever they tell of.
-            timed = row["vr"] in _TIMES or row["keyword"] == "TimezoneOffsetFromUTC"
-            full = {"retain_long_full_dates"} if policy.dates == "full" else set()
-            if any(row[column] == "K" for column in (full if timed else keeping)):
-                kept.add(tag)
-    codes = {_BASIC, *(_RETAINED[name][0] for name in policy.retain)}
-    codes |= {"modified": {"113107"}, "full": {"113106"}, "removed": set()}[policy.dates]
-    codes |= {"113105"} if policy.descriptors else set()
-    codes |= {"113111"} if policy.safe_private or policy.declared_safe_private else set()
-    words = frozenset(word for text in policy.descriptors for word in _words(text))
-    return _Rules(actions, frozenset(kept), words, tuple(sorted(codes)))
-
-
 def _judge(
     tag: int,
     element: Any,
@@ -285,7 +169,7 @@ def _judge(
     before: Source,
     pseudonym: str,
     policy: DeidentificationPolicy,
-    rules: _Rules,
+    rules: Rules,
 ) -> Literal["attributes", "table"] | None:
     """The check that one element of a written file fails, if any."""
     from pydicom._uid_dict import UID_dictionary
@@ -298,7 +182,7 @@ def _judge(
     if group & 0xFF00 in (0x5000, 0x6000) or not dictionary_has_tag(tag):
         return "attributes"
     meaningful = set(texts) - _EMPTY_MEANING
-    if vr == "PN" or tag == _PATIENT_ID:
+    if vr == "PN" or tag == PATIENT_ID:
         return None if meaningful <= {pseudonym} else "attributes"
     kept = tag in rules.kept
     survived = before.values.get(tag, frozenset()) & meaningful
@@ -309,10 +193,10 @@ def _judge(
         return "table" if survived - UID_dictionary.keys() and not kept else None
     if vr == "AS" and policy.ages_above_89 == "grouped" and any(map(_too_old, texts)):
         return "attributes"
-    if vr in _TIMES:
+    if vr in TIMES:
         return _judge_time(tag, vr, meaningful, survived, policy, rules)
     described = bool(rules.words) and all(
-        word in rules.words for text in meaningful for word in _words(text)
+        word in rules.words for text in meaningful for word in words_of(text)
     )
     free = vr in _LONG_TEXT or (vr in _SHORT_TEXT and name not in _HARMLESS_TEXT)
     if free and meaningful and not described and not kept:
@@ -321,7 +205,7 @@ def _judge(
         return "attributes"
     if name == "CodeValue" and str(level.get("CodingSchemeDesignator")) not in _SCHEMES:
         return "attributes"
-    if vr in _BYTES and name not in _HARMLESS_BYTES:
+    if vr in BYTES and name not in _HARMLESS_BYTES:
         return "attributes"
     if tag in rules.actions and not kept and not (meaningful and described):
         action = rules.actions[tag]
@@ -337,12 +221,12 @@ def _judge_time(
     meaningful: Set[str],
     survived: Set[str],
     policy: DeidentificationPolicy,
-    rules: _Rules,
+    rules: Rules,
 ) -> Literal["table"] | None:
     """A day or a time: gone, another one, or as it was, as the policy wants it."""
     if policy.dates == "full" and (tag in rules.kept or tag not in rules.actions):
         return None
-    moves = policy.dates == "modified" and vr in _DAYS
+    moves = policy.dates == "modified" and vr in DAYS
     return "table" if survived or (meaningful and not moves) else None
 
 
@@ -351,7 +235,7 @@ def _safe_private(
 ) -> bool:
     """E.3.10: the policy names this element of this creator, or the file itself did."""
     group, low = tag >> 16, tag & 0xFFFF
-    safe: set[_Place] = {
+    safe: set[Place] = {
         (creator, int(place[1:5], 16), int(place[-3:-1], 16))
         for creator, places in policy.safe_private.items()
         for place in places
@@ -365,7 +249,7 @@ def _safe_private(
 
 
 def _first_text(level: "Dataset", tag: int) -> str:
-    return next(iter(_texts(level[tag].value)), "") if tag in level else ""
+    return next(iter(texts_of(level[tag].value)), "") if tag in level else ""
 
 
 def _too_old(age: str) -> bool:
@@ -406,14 +290,14 @@ def _wrong_markers(
         "SpecificCharacterSet": ["ISO_IR 192"],
     }
     for name, value in wanted.items():
-        if _texts(dataset.get(name)) != value:
+        if texts_of(dataset.get(name)) != value:
             yield name
-    codes = _codes(dataset)
+    codes = codes_of(dataset)
     earlier, new = codes[: len(before.codes)], codes[len(before.codes) :]
-    if earlier != before.codes or {*new} - {_CLEAN_PIXELS} != {*_rules(policy).codes}:
+    if earlier != before.codes or {*new} - {CLEAN_PIXELS} != {*rules_of(policy).codes}:
         yield "DeidentificationMethodCodeSequence"
-    burned_in = _texts(dataset.get("BurnedInAnnotation"))
-    if burned_in == ["NO"] and before.burned_in != "NO" and _CLEAN_PIXELS not in new:
+    burned_in = texts_of(dataset.get("BurnedInAnnotation"))
+    if burned_in == ["NO"] and before.burned_in != "NO" and CLEAN_PIXELS not in new:
         yield "BurnedInAnnotation"
 
 
@@ -458,90 +342,6 @@ def _wrong_pixels(dataset: "Dataset", written: bytes, before: Source) -> Iterato
         yield "bits beside the pixels"
 
 
-def _told(source: "Dataset") -> Iterator[tuple[int, str, list[str]]]:
-    """Of each element that tells of somebody: its tag, VR and non-empty texts.
-
-    Most values are plain ASCII, and are read here without pydicom's conversion, which is most of
-    what reading a small file costs.
-    """
-    waiting = [source]
-    while waiting:
-        level = waiting.pop()
-        for raw in list(level.values()):
-            tag, vr, value = int(raw.tag), raw.VR, raw.value
-            read = _how_to_read(tag, vr)
-            if not read:
-                continue
-            # ISO 2022 is ASCII between escapes, too.
-            plain = isinstance(value, bytes) and value.isascii() and b"\x1b" not in value
-            if not plain or read == "convert":
-                yield from _converted(level, tag, waiting, value)
-                continue
-            text = value.decode("ascii")
-            texts = [text] if read == "whole" else text.split("\\")
-            if found := [t for t in (t.strip(" \0") for t in texts) if t]:
-                yield tag, vr or _dictionary_vr(tag), found
-
-
-@lru_cache(maxsize=2**16)
-def _how_to_read(tag: int, declared: str | None) -> Literal["", "whole", "split", "convert"]:
-    """Whether an element may tell of somebody, and whether its bytes are text as they stand."""
-    vr = declared or _dictionary_vr(tag)
-    if vr in ("SQ", "UN"):
-        return "convert"
-    listed = tag in _rules(DEFAULT_POLICY).actions and vr not in _BYTES
-    if not listed and vr not in _TIMES | {"UI", "PN"}:
-        return ""
-    if vr in NUMERIC:
-        return "convert"
-    return "whole" if vr in _WHOLE_TEXT else "split"
-
-
-def _dictionary_vr(tag: int) -> str:
-    from pydicom.datadict import DicomDictionary
-
-    return str(DicomDictionary.get(tag, ("UN",))[0])
-
-
-def _converted(
-    level: "Dataset", tag: int, waiting: list["Dataset"], raw: Any
-) -> Iterator[tuple[int, str, list[str]]]:
-    """The same by pydicom; a name in letters of another character set than declared, in both."""
-    try:
-        element = level[tag]
-    except Exception:  # pydicom's decoders raise anything; the cleaning copies no such element
-        return
-    if element.VR == "SQ":
-        waiting.extend(element.value)
-    texts = [t for t in _texts(element.value) if t]
-    if element.VR == "PN" and isinstance(raw, bytes):
-        texts += [t for codec in ("utf-8", "latin-1") if (t := _decoded(raw, codec))]
-    if texts:
-        yield tag, element.VR, texts
-
-
-def _decoded(raw: bytes, codec: str) -> str:
-    try:
-        return raw.decode(codec).strip(" \0")
-    except UnicodeDecodeError:
-        return ""
-
-
-def _identifying(vr: str, name: str, text: str) -> tuple[str, ...]:
-    """The strings of one value that would give the patient away, short of coincidences."""
-    from pydicom._uid_dict import UID_dictionary
-
-    if vr == "UI":
-        told = len(text) >= spellings.NUMBER and text not in UID_dictionary
-        return (text.lower(),) if told else ()
-    if vr in _DAYS:
-        digits = text.replace(".", "")[:8]
-        return (digits,) if len(digits) == 8 and digits.isdigit() else ()
-    if vr == "PN":
-        return spellings.of_name(text)
-    return spellings.of_number(text) if name in _DIRECT else ()
-
-
 def _walk(dataset: "Dataset", unreadable: list[int]) -> Iterator[tuple[int, Any, "Dataset"]]:
     """All elements at all levels, each with its level, without recursion.
 
@@ -559,55 +359,6 @@ def _walk(dataset: "Dataset", unreadable: list[int]) -> Iterator[tuple[int, Any,
             if element.VR == "SQ":
                 waiting.extend(element.value)
             yield int(tag), element, level
-
-
-def _texts(value: Any) -> list[str]:
-    """Values as text; bytes and items say nothing here."""
-    from pydicom.dataset import Dataset
-    from pydicom.multival import MultiValue
-    from pydicom.sequence import Sequence
-
-    if value is None or isinstance(value, bytes):
-        return []
-    if isinstance(value, str):
-        return [value.strip(" \0")]
-    several = value if isinstance(value, list | tuple | MultiValue | Sequence) else [value]
-    return [str(v).strip(" \0") for v in several if not isinstance(v, Dataset)]
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in re.split(r"[\W_]+", text.lower()) if word]
-
-
-def _declared_safe(source: "Dataset") -> Iterator[_Place]:
-    for item in source.get("PrivateDataElementCharacteristicsSequence") or ():
-        creator, group = (
-            str(item.get("PrivateCreatorReference", "")),
-            item.get("PrivateGroupReference"),
-        )
-        if not isinstance(group, int):
-            continue
-        if item.get("BlockIdentifyingInformationStatus") == "SAFE":
-            yield creator, group, None
-        else:
-            places = item.get("NonidentifyingPrivateElements") or ()
-            for place in [places] if isinstance(places, int) else places:
-                yield creator, group, int(place) & 0xFF
-
-
-def _codes(dataset: "Dataset") -> tuple[str, ...]:
-    """The codes of CID 7050 that a data set names, of whatever time."""
-    items = dataset.get("DeidentificationMethodCodeSequence") or ()
-    named = [(item.get("CodingSchemeDesignator"), str(item.get("CodeValue"))) for item in items]
-    return tuple(code for scheme, code in named if scheme == "DCM" and code in CID_7050)
-
-
-@lru_cache(maxsize=2**16)
-def _name(tag: int) -> str:
-    from pydicom.datadict import DicomDictionary
-
-    known = DicomDictionary.get(tag)
-    return (known and known[4]) or f"{tag:08X}"
 
 
 def _blank(data: bytes, ours: set[str]) -> bytes:

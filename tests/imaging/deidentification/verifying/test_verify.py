@@ -15,10 +15,11 @@ from PIL.PngImagePlugin import PngInfo
 from pydicom.datadict import DicomDictionary
 from pydicom.dataset import Dataset
 
-from imaging.deidentification import deidentify, profile, verify
+from imaging.deidentification import deidentify, encoding, profile, spellings
 from imaging.deidentification.policy import DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Pseudonyms
-from imaging.deidentification.verify import Leak
+from imaging.deidentification.verifying import identities, verify
+from imaging.deidentification.verifying.verify import Leak
 from imaging.reading import dicom
 from imaging.reading.pixels import pixel_digest, scale_picture, stored_picture
 
@@ -42,16 +43,16 @@ def leaks_of(
     parsed = dicom.parse(buffer.getvalue())
     stored = dicom.stored_pixels(parsed)
     digest = pixel_digest(dicom.as_seen(parsed, stored))
-    before = verify.describe(parsed, digest, policy)
-    mention = verify.mention(before.identifiers)
+    before = identities.describe(parsed, digest, policy)
+    mention = spellings.mention(before.identifiers)
     target = deidentify.deidentify(parsed, stored, NAMES, mention, policy)
     pseudonym = str(target.PatientID)
     spoil(target)
     file = path / "written.dcm"
-    file.write_bytes(damage(deidentify.encode(target)))
+    file.write_bytes(damage(encoding.encode(target)))
     judge = judged_by or policy
     if judged_by:
-        before = verify.describe(parsed, digest, judged_by)
+        before = identities.describe(parsed, digest, judged_by)
     return verify.verify(file, before, pseudonym, deidentify.method(judge), judge)
 
 
