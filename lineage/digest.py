@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 RECORD = ".lineage.json"
+# No step reads a file as large as this, and a sparse one costs its author nothing.
+HUGE_BYTES = 16 * 2**30
 
 
 def digest(kind: str, *parts: Any) -> str:
@@ -40,7 +42,7 @@ def tree_digest(path: Path, of: Callable[[str], str] = file_digest) -> str:
     A directory's own record (`.lineage.json`) does not count, so that what a thing is
     called does not depend on how it came about. Folders that are links are not entered. Links,
     pipes and devices that lead to no file count by name and kind; they are never opened. So does
-    a file that may not be read.
+    a file that may not be read, and, by its size, one of more than `HUGE_BYTES`.
 
     Args:
         path: A file or a directory.
@@ -85,7 +87,8 @@ def _files(folder: str) -> Iterator[tuple[str, str]]:
 def _kind(entry: os.DirEntry[str]) -> str:
     with suppress(OSError):  # a link in a circle, or to where nobody may look
         if entry.is_file():
-            return ""
+            size = entry.stat().st_size
+            return f"huge {size}" if size > HUGE_BYTES else ""
     if entry.is_symlink():
         return "link"
     return f"special {stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode):o}"

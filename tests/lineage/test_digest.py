@@ -110,6 +110,18 @@ def test_a_file_that_may_not_be_read_counts_by_its_name(tmp_path: Path) -> None:
     assert tree_digest(tmp_path, closed) != unreadable
 
 
+def test_a_file_larger_than_any_that_is_read_counts_by_its_size(tmp_path: Path) -> None:
+    def digest_of(size: int, last: bytes) -> str:
+        with (tmp_path / "sparse").open("wb") as file:
+            file.seek(size - 1)
+            file.write(last)
+        return tree_digest(tmp_path)
+
+    large = digest_of(2**40, b"a")  # to read all of it would take minutes
+    assert large == digest_of(2**40, b"b") != digest_of(2**40 + 1, b"a")
+    assert digest_of(1, b"a") != digest_of(1, b"b")
+
+
 def test_folders_may_lie_within_each_other_a_thousand_times(nested: Path, tmp_path: Path) -> None:
     empty = tree_digest(tmp_path)
     (nested / "file").write_text("one")
