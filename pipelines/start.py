@@ -15,7 +15,12 @@ log = logging.getLogger(__name__)
 
 
 def start(
-    pipeline: Pipeline, *, config: str = "", overrides: Sequence[str] = (), tell: local.Tell
+    pipeline: Pipeline,
+    *,
+    config: str = "",
+    overrides: Sequence[str] = (),
+    until: str | None = None,
+    tell: local.Tell,
 ) -> Run:
     """Walk a pipeline in the workspace in force, and leave its report page.
 
@@ -33,6 +38,7 @@ def start(
         partial(resolve, workspace=home),
         config=config,
         overrides=overrides,
+        until=until,
         tell=tell,
         ended=partial(_report, home),
     )

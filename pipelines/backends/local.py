@@ -31,6 +31,7 @@ def run(
     *,
     config: str = "",
     overrides: Sequence[str] = (),
+    until: str | None = None,
     tell: Tell = lambda run, step: None,
     ended: Callable[[Run], None] = lambda run: None,
 ) -> Run:
@@ -42,16 +43,19 @@ def run(
         resolve: Says where a source's data lies on this machine. Asked once, at the start.
         config: The name of the settings file, for the record.
         overrides: What was set otherwise than there, such as `training.max_epochs=5`.
+        until: The step after which to stop; the run's outcome is then "stopped".
         tell: Hears of each step as it starts and ends.
         ended: Hears of the run once its record is written, however it ended.
 
     Raises:
-        BadInput: A source cannot be found, or a step cannot use what it was given.
+        BadInput: A source cannot be found, a step cannot use what it was given, or none bears the
+            name of `until`.
     """
+    wanted = _wanted(pipeline, until)
     record = new_run(pipeline, config, overrides)
     folder = RunFolder(workspace.runs / record.id)
     store = Store(workspace.store)
-    walk = _Walk(record, folder, store, workspace, tell, list(pipeline.steps()))
+    walk = _Walk(record, folder, store, workspace, tell, wanted, until)
     folder.begin(record)
     code.recall(store.root)
     end: Fail | None = None
@@ -62,6 +66,9 @@ def run(
             end = walk.visit(pipeline.nodes)
         outcome, exit_code = (end.outcome, end.exit_code) if end else ("done", 0)
         record.reason = walk.value(end.reason) if end else ""
+    except _Reached:
+        outcome, exit_code = "stopped", 0
+        record.reason = f"after {until}, as asked; the same command without --until goes on"
     except StepFailed as error:
         record.reason = str(error)
     except KeyboardInterrupt:
@@ -84,6 +91,21 @@ def run(
     return record
 
 
+class _Reached(Exception):
+    """The step after which to stop has ended."""
+
+
+def _wanted(pipeline: Pipeline, until: str | None) -> list[Step]:
+    """The steps that may run."""
+    steps = list(pipeline.steps())
+    names = [step.name for step in steps]
+    if until is None:
+        return steps
+    if until not in names:
+        raise BadInput(f"--until {until}: no step is named so; there are {', '.join(names)}")
+    return steps[: names.index(until) + 1]
+
+
 @dataclass
 class _Walk:
     """Where each output lies and what each step reported, so far."""
@@ -94,6 +116,7 @@ class _Walk:
     workspace: Workspace
     tell: Tell
     unchecked: list[Step]
+    until: str | None
     sources: dict[Source, Path] = field(default_factory=dict)
     states: dict[str, StepState] = field(init=False)
 
@@ -105,6 +128,8 @@ class _Walk:
             match node:
                 case Step():
                     self._run(node)
+                    if node.name == self.until:
+                        raise _Reached
                 case When():
                     branch = node.then if self.value(node.condition) else node.otherwise
                     if end := self.visit(branch):

@@ -63,6 +63,15 @@ def runs() -> Iterator[str]:
 
 
 @_offering
+def steps() -> Iterator[str]:
+    """Each step of the lifecycle; without settings there is no pipeline to ask."""
+    from components.contract import Component
+    from pipelines import model_lifecycle
+
+    return (part.name for part in vars(model_lifecycle).values() if isinstance(part, Component))
+
+
+@_offering
 def snapshots() -> Iterator[str]:
     """The words for a snapshot, then each run."""
     from lineage.workspace import workspace

@@ -55,6 +55,7 @@ def coloured(word: str) -> "Text":
 
     mild = {
         "done": "green",
+        "stopped": "green",
         "pass": "green",
         "running": "yellow",
         "inconclusive": "yellow",

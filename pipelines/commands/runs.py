@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.commands import completing
 from pipelines.commands.options import (
     CONFIG,
     ENGINES,
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 @CONFIG
 @SET
 @click.option(
+    "--until",
+    metavar="STEP",
+    shell_complete=completing.steps,
+    help="Stop after this step, such as validate or split; a later run goes on from there.",
+)
+@click.option(
     "--on", "engine", type=click.Choice(ENGINES), help="On this cluster; see `lightbox submit`."
 )
 @submitting
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
 def run(
     config: Path,
     overrides: tuple[str, ...],
+    until: str | None,
     engine: str | None,
     report: Path | None,
     junit: Path | None,
@@ -52,17 +60,20 @@ def run(
 
     \b
     Example: lightbox run configs/phantom.yaml --set training.learning_rate=0.001
+    Example: lightbox run configs/phantom.yaml --until split
     """
     from pipelines.config import load
     from pipelines.model_lifecycle import model_lifecycle
     from pipelines.submitting.report import write
 
+    if engine and until:
+        raise click.UsageError("--until is for runs on this machine; leave out --on")
     if engine:
         told: dict[str, Any] = {"report": report, "junit": junit, "as_json": as_json}
         return hand_over(config, overrides, engine, **told, **elsewhere)
     if any(elsewhere[name] for name in ("environment", "again", "dirty", "upload", "dry_run")):
         raise click.UsageError("these options are for a cluster; say --on kubeflow or sagemaker")
-    done = _walk(model_lifecycle(load(config, overrides)), config, overrides, as_json)
+    done = _walk(model_lifecycle(load(config, overrides)), config, overrides, as_json, until)
     write(done, None, report, junit)
     return _finish(done, as_json)
 
@@ -199,7 +210,13 @@ def _told(task: "Task") -> Iterator[str]:
         yield ", ".join(fact for fact in facts if fact)
 
 
-def _walk(pipeline: Any, config: Path, overrides: tuple[str, ...], as_json: bool) -> "Run":
+def _walk(
+    pipeline: Any,
+    config: Path,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    until: str | None = None,
+) -> "Run":
     from lineage.errors import BadInput
     from pipelines.settings import placed
     from pipelines.start import start
@@ -207,7 +224,13 @@ def _walk(pipeline: Any, config: Path, overrides: tuple[str, ...], as_json: bool
 
     try:
         with Narrator(quiet=as_json) as narrator:
-            return start(pipeline, config=str(config), overrides=overrides, tell=narrator.tell)
+            return start(
+                pipeline,
+                config=str(config),
+                overrides=overrides,
+                until=until,
+                tell=narrator.tell,
+            )
     except BadInput as error:
         raise BadInput(placed(config, overrides, str(error))) from error
 

@@ -50,15 +50,19 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> LifecycleConfig:
     return config.load(Path(path), overrides)
 
 
-def run(settings: LifecycleConfig) -> Result:
+def run(settings: LifecycleConfig, until: str | None = None) -> Result:
     """Do what `lightbox run` does; finished work is reused.
+
+    Args:
+        settings: From `load`.
+        until: The step after which to stop, such as "split".
 
     Raises:
         BadInput: The run cannot start, or a step cannot use what it was given.
         StepFailed: Something went wrong that nobody foresaw. A step that looks at its inputs and
             says no raises nothing: that is an outcome.
     """
-    return _run(model_lifecycle(settings))
+    return _run(model_lifecycle(settings), until)
 
 
 def watch(settings: LifecycleConfig) -> Result:
@@ -147,7 +151,7 @@ class Dossier:
         return f'<iframe sandbox srcdoc="{page}" style="{style}"></iframe>'
 
 
-def _run(pipeline: Pipeline) -> Result:
+def _run(pipeline: Pipeline, until: str | None = None) -> Result:
     """Walk a pipeline and show how it goes."""
     telemetry.off()
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # as the command has it
@@ -156,7 +160,7 @@ def _run(pipeline: Pipeline) -> Result:
     with _shown() as tell, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # libraries'; a notebook keeps what it shows
         try:
-            return Result(start(pipeline, config="(Python)", tell=tell), home)
+            return Result(start(pipeline, config="(Python)", until=until, tell=tell), home)
         except (BadInput, StepFailed):
             raise
         except Exception as error:

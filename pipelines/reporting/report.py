@@ -114,6 +114,7 @@ def _headline(run: Run, outputs: Outputs) -> str:
     if run.outcome == "done":
         return _done(run, model)
     sayings = {
+        "stopped": f"Stopped {run.reason.partition(',')[0]}",
         "refused": f"The gate refused {model}",
         "waiting for approval": f"{model} waits for approval",
         "rolled back": f"{model} was not released: the canary was withdrawn",

@@ -53,6 +53,29 @@ def states(run: Run) -> dict[str, str]:
     return {step.name: step.state for step in run.steps}
 
 
+def test_a_run_stops_where_it_was_asked_to_and_the_next_goes_on(home, source, journal) -> None:
+    first = local.run(toy(journal, source), home, lambda source: Path(source.uri), until="judge")
+    assert (first.outcome, first.exit_code) == ("stopped", 0)
+    assert first.reason.startswith("after judge, as asked")
+    assert states(first) == {"read": "ran", "judge": "ran", "announce": "skipped"}
+    assert past_runs(home)[0].outcome == "stopped"
+    second = walk(toy(journal, source), home)
+    assert states(second) == {"read": "reused", "judge": "reused", "announce": "ran"}
+
+
+def test_a_run_that_ends_before_where_it_was_to_stop_ends_as_ever(home, source, journal) -> None:
+    run = local.run(
+        toy(journal, source, level=2.0), home, lambda source: Path(source.uri), until="announce"
+    )
+    assert (run.outcome, run.exit_code) == ("refused", 3)
+
+
+def test_an_unknown_step_to_stop_after_is_refused_before_anything(home, source, journal) -> None:
+    with pytest.raises(BadInput, match="there are read, judge, announce"):
+        local.run(toy(journal, source), home, lambda source: Path(source.uri), until="reed")
+    assert not executions(journal) and not past_runs(home)
+
+
 def test_a_first_run_executes_and_a_second_reuses_everything(home, source, journal) -> None:
     first = walk(toy(journal, source), home)
     assert (first.outcome, first.exit_code) == ("done", 0)

@@ -64,6 +64,7 @@ def offered(line: str) -> list[str]:
         ("lightbox run c.yaml --set training.lea", ["training.learning_rate="]),
         ("lightbox run c.yaml --set training.device=cu", ["training.device=cuda"]),
         ("lightbox run c.yaml --set promotion.policy.n", ["promotion.policy.name="]),
+        ("lightbox run c.yaml --until sp", ["split"]),
         ("lightbox schema k", ["kubeflow"]),
     ],
 )

@@ -4,18 +4,18 @@ from click.testing import CliRunner
 
 from lineage.workspace import Workspace
 from pipelines.commands.plans import explain
-from pipelines.commands.runs import runs
+from pipelines.commands.runs import run, runs
 from pipelines.runs import Run, RunFolder, StepState
 
 
 def past(home: Workspace, outcome: str, reason: str, *steps: StepState, **more) -> Run:
     began = "2026-01-01T10:00:00.000+00:00"
-    run = Run("20260101-100000-abcd", "life", "configs/a.yaml", "", 1, began, [*steps], **more)
-    folder = RunFolder(home.runs / run.id)
-    folder.begin(run)
-    run.outcome, run.reason = outcome, reason
-    folder.end(run)
-    return run
+    made = Run("20260101-100000-abcd", "life", "configs/a.yaml", "", 1, began, [*steps], **more)
+    folder = RunFolder(home.runs / made.id)
+    folder.begin(made)
+    made.outcome, made.reason = outcome, reason
+    folder.end(made)
+    return made
 
 
 def test_a_row_says_what_was_set_and_what_came_of_it(home) -> None:
@@ -38,3 +38,8 @@ def test_why_nothing_was_reached_is_explained_once(home) -> None:
     past(home, "bad input", "/tmp/[/x] does not exist", *steps)
     told = CliRunner().invoke(explain).output.splitlines()
     assert told[1:] == ["no step was reached: /tmp/[/x] does not exist"]
+
+
+def test_a_cluster_is_not_asked_to_stop_halfway() -> None:
+    told = CliRunner().invoke(run, ["a.yaml", "--until", "split", "--on", "kubeflow"])
+    assert told.exit_code == 2 and "--until is for runs on this machine" in told.output
