@@ -62,11 +62,13 @@ def ingest(config: IngestionConfig, scans: Input, labels: Input, snapshot: Outpu
     key = workspace().secret(SECRET)
     with progress("ingest") as report:
         bounds = {"timeout_s": config.file_timeout_s, "memory_gib": config.file_memory_gib}
+        cache = workspace().home / FOLDER
         if config.labels.key == "mask":
-            label_of = read_masks(labels, config.labels, snapshot, **bounds, report=report)
+            label_of = read_masks(
+                labels, config.labels, snapshot, key=key, **bounds, report=report, cache=cache
+            )
         else:
             label_of = read_labels(labels, config.labels)
-        cache = workspace().home / FOLDER
         outcome = take_snapshot(config, scans, label_of, snapshot, key, report, cache)
     keep_map(outcome, snapshot, key)
     found, read, reasons = (outcome.counts[name] for name in ("found", "read", "reasons"))

@@ -8,10 +8,9 @@ import hashlib
 import io
 import logging
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,11 +24,14 @@ from imaging.labelling import labels, segmentations
 from imaging.labelling.labels import Label, Mask
 from imaging.reading import pixels, volumes
 from imaging.reasons import SetAside
-from imaging.worker import each_isolated
-from lineage.errors import BadInput, StepFailed
+from imaging.snapshots import ingested
+from imaging.snapshots.examine import read_file
+from imaging.snapshots.examined import examine_files
+from lineage import code
+from lineage.digest import digest, keyed_digest
+from lineage.errors import BadInput
 from lineage.progress import Report
 
-MAX_FILE_BYTES = 512 * 2**20
 HIGHEST_VALUE = 65535
 PAIRED_BY_NAME = (".gz", ".nii", ".png")
 
@@ -41,9 +43,11 @@ def read_masks(
     config: Labels,
     snapshot: Path,
     *,
+    key: bytes,
     timeout_s: float,
     memory_gib: float,
     report: Report | None = None,
+    cache: Path | None = None,
 ) -> dict[str, Label]:
     """Read every mask below a folder into a label per image, and write it cleaned.
 
@@ -54,42 +58,47 @@ def read_masks(
         folder: Holds NIfTI, PNG or DICOM SEG files at any depth.
         config: With the key `mask`.
         snapshot: Masks are written to `masks/` in it, named by their content.
+        key: The pseudonym key: what is kept of identities is encrypted under it.
         timeout_s: For one file.
         memory_gib: For one file.
         report: Told of the progress.
+        cache: Where to keep what was found out; see imaging/snapshots/ingested.py.
 
     Returns:
         By SOP Instance UID, or by path below the folder without suffix: see `match_files`.
 
     Raises:
         BadInput: No mask, or a table that cannot be read.
-        StepFailed: A written mask is not what it should be.
+        StepFailed: A written mask is not what it should be, or cannot be written.
     """
     if not folder.is_dir():
         raise BadInput("labels: with the key `mask`, sources.labels names a folder of masks")
     files = _mask_files(folder)
-    answers = each_isolated(
-        "imaging.labelling.masks:examiner",
-        {"folder": str(folder.absolute()), "snapshot": str(snapshot.absolute())}
-        | {"segments": list(config.segments)},
-        files,
-        timeout_s=timeout_s,
-        memory_gib=memory_gib,
-    )
+    setup = {"masks": str(folder.absolute()), "key": key.hex(), "segments": list(config.segments)}
     label_of: dict[str, Label] = {}
     unused: Counter[str] = Counter()
-    for done, (item, answer) in enumerate(answers, start=1):
-        name = _stem(files[item])
-        if answer.get("leaks"):
-            raise StepFailed("a written mask is not what was to be written; no snapshot is made")
-        reason = answer.get("reason")
-        if reason and PurePosixPath(files[item]).suffix.lower() in PAIRED_BY_NAME:
-            _add(label_of, name, Label(None, reason="mask_unreadable"))
-        for facts in answer.get("masks", ()):
-            _add(label_of, facts.get("instance_uid", name), _label(facts))
-        unused.update(r for r in (reason, *(f.get("reason") for f in answer.get("masks", ()))) if r)
-        if report:
-            report(done, len(files), "")
+    with ingested.ingested(cache, _recipe(config, key), snapshot) as store:
+        examined = examine_files(
+            "imaging.labelling.masks:examiner",
+            setup,
+            folder,
+            files,
+            store,
+            timeout_s=timeout_s,
+            memory_gib=memory_gib,
+            report=report,
+        )
+        for file, facts in examined:
+            name, reason = _stem(file), facts.get("reason")
+            if reason and PurePosixPath(file).suffix.lower() in PAIRED_BY_NAME:
+                _add(label_of, name, Label(None, reason="mask_unreadable"))
+            for mask in facts.get("masks", ()):
+                whose = mask.get("instance")
+                _add(label_of, ingested.unseal(key, whose) if whose else name, _label(mask))
+                if "path" in mask and not (snapshot / mask["path"]).exists():
+                    store.place(mask["path"], snapshot / mask["path"])
+            reasons = (reason, *(mask.get("reason") for mask in facts.get("masks", ())))
+            unused.update(filter(None, reasons))
     told = ", ".join(f"{n} {reason}" for reason, n in sorted(unused.items()))
     if not any(label.mask for label in label_of.values()):
         raise BadInput(
@@ -155,62 +164,81 @@ def fitted(
 
 
 def examiner(setup: dict[str, Any]) -> Callable[[str], Facts]:
-    """The function that a worker runs on each file: facts of the masks in it, or the reason."""
+    """The function that a worker runs on each file: facts of the masks in it, or the reason.
+
+    Args:
+        setup: `masks`, the folder of the files; `folder`, that of `ingested.Ingested`; `key`, the
+            pseudonym key in hexadecimal; `segments`, as in `Labels`.
+    """
     import pydicom
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    folder, snapshot = Path(setup["folder"]), Path(setup["snapshot"])
-    segments = tuple(setup["segments"])
+    masks, folder = Path(setup["masks"]), Path(setup["folder"])
+    key, segments = bytes.fromhex(setup["key"]), tuple(setup["segments"])
+    knows = ingested.knower(folder)
 
     def examine(file: str) -> Facts:
+        facts: Facts = {}
         try:
-            masks: list[Facts] = []
-            for facts in _masks(_read(folder / file), segments):
-                values, geometry = facts.pop("values"), facts.get("geometry")
-                if values is None:
-                    masks.append(facts)
-                    continue
-                path, sha256, data = _encoded(values, facts.pop("volume", None))
-                if leaks := _write_checked(snapshot / path, data, values):
-                    return {"leaks": leaks}
-                facts |= {"path": path, "sha256": sha256, "voxels": int(np.count_nonzero(values))}
-                masks.append(facts | {"shape": list(values.shape), "geometry": geometry})
-            return {"masks": masks}
+            data, media_type = read_file(masks / file, facts)
+            if knows(facts["file_sha256"]):
+                return facts | {"known": True}
+            found = [_kept(f, folder, facts, key) for f in _masks(data, media_type, segments)]
+            facts["masks"] = found
         except SetAside as error:
-            return {"reason": error.reason}
+            facts["reason"] = error.reason
+        return facts
 
     return examine
+
+
+def _kept(mask: Facts, folder: Path, facts: Facts, key: bytes) -> Facts:
+    """Write a mask; what is to be remembered of it."""
+    values, uid = mask.pop("values"), mask.pop("instance_uid", None)
+    if uid:
+        mask["instance"] = ingested.seal(key, uid)
+    if values is None:
+        return mask
+    path, sha256, data = _encoded(values, mask.pop("volume", None))
+    if _holds(folder / path, data):  # many masks are empty, and all of these are one
+        facts.setdefault("cleaned", {})[path] = ingested.as_written(folder / path)
+    else:
+        ingested.write_checked(data, path, folder, facts, lambda draft: _leaks(draft, data, values))
+    return mask | {
+        "path": path,
+        "sha256": sha256,
+        "voxels": int(np.count_nonzero(values)),
+        "shape": list(values.shape),
+    }
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return path.exists() and path.read_bytes() == data
+
+
+def _recipe(config: Labels, key: bytes) -> str:
+    """Names everything that facts depend on but the file."""
+    fingerprint = keyed_digest(key, "fingerprint", "masks")
+    sources = code.code_digest("imaging.labelling.masks")
+    return digest("masks", config.segments, fingerprint, sources, code.environment())
 
 
 def _mask_files(folder: Path) -> list[str]:
     return [f for f in find_files(folder) if PurePosixPath(f).suffix.lower() not in labels.TABLES]
 
 
-def _read(path: Path) -> bytes:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SetAside("unreadable_file")  # a pipe would keep us waiting for ever
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                raise SetAside("too_large")
-            return file.read()
-    except OSError:
-        raise SetAside("unreadable_file") from None
-
-
-def _masks(data: bytes, segments: Sequence[int | str]) -> Iterator[Facts]:
-    if volumes.looks_like_nifti(data[: volumes.HEAD_BYTES]):
+def _masks(data: bytes, media_type: str, segments: Sequence[int | str]) -> Iterator[Facts]:
+    if media_type == volumes.NIFTI:
         volume = volumes.stored_volume(data)
         values = _picked(_whole_numbers(volume), segments)
         cleaned = replace(volume, array=values, slope=1.0, intercept=0.0, declared=None)
         yield {"values": values, "volume": cleaned, "geometry": cleaned.geometry}
         return
-    kind = pixels.media_type(data)
-    if kind == pixels.PNG:
+    if media_type == pixels.PNG:
         yield {"values": _picked(_picture(data)[None], segments)}
         return
-    if kind != pixels.DICOM:  # a JPEG blurs the edges between labels
-        raise SetAside("mask_unreadable" if kind else "not_an_image")
+    if media_type != pixels.DICOM:  # a JPEG blurs the edges between labels
+        raise SetAside("mask_unreadable")
     for found in segmentations.label_maps(data, segments):
         facts = {"values": found.values, "reason": found.reason, "by_frame": found.by_frame}
         yield facts | {"instance_uid": found.instance_uid, "geometry": found.geometry}
@@ -281,18 +309,11 @@ def _write(path: Path, data: bytes) -> None:
     draft.replace(path)
 
 
-def _write_checked(path: Path, data: bytes, values: NDArray[Any]) -> list[dict[str, str]]:
-    """Write a mask, open it again, and tell what is wrong with it."""
-    _write(path, data)
-    if path.suffix == ".png":
-        digest = pixels.pixel_digest(pixels.scale_picture(values[0]))
-        leaks = verify.verify_picture(path, digest)
-    else:
-        scaled = pixels.scale_picture(values)
-        leaks = volumes.verify_volume(path, pixels.pixel_digest(scaled))
-    if leaks:
-        path.unlink()
-    return [asdict(leak) for leak in leaks]
+def _leaks(path: Path, data: bytes, values: NDArray[Any]) -> list[verify.Leak]:
+    """Open a written mask again, and tell what is wrong with it."""
+    if pixels.media_type(data) == pixels.PNG:
+        return verify.verify_picture(path, pixels.pixel_digest(pixels.scale_picture(values[0])))
+    return volumes.verify_volume(path, pixels.pixel_digest(pixels.scale_picture(values)))
 
 
 def _label(facts: Facts) -> Label:

@@ -16,7 +16,7 @@ from imaging.deidentification.verifying import verify
 from imaging.snapshots.decisions import Image, conflicting_instances, groups
 from imaging.snapshots.examine import Examination, study_day
 from imaging.snapshots.examined import Examined, examine_all, recipe
-from imaging.snapshots.ingested import FOLDER, Facts, ingested, scratch_path
+from imaging.snapshots.ingested import FOLDER, Facts, cleaned_name, ingested, scratch_path
 from lineage.digest import file_digest
 from lineage.errors import BadInput
 from lineage.progress import Report
@@ -138,7 +138,7 @@ def clean_folder(
                 continue
             if not _is_there(out / name, facts["row"]["sha256"]):
                 # Whoever is given them may edit them: no other folder is to change with them.
-                store.place(facts, out / DRAFT, shared=False)
+                store.place(cleaned_name(facts), out / DRAFT, shared=False)
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 (out / DRAFT).replace(out / name)  # a kill leaves no half file that looks whole
             for keyword, what in facts.get("done", {}).items():

@@ -6,7 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -110,7 +110,7 @@ def examiner(setup: dict[str, Any]) -> Callable[[str], Facts]:
     def examine(file: str) -> Facts:
         facts: Facts = {}
         try:
-            data, media_type = _read(scans / file, facts)
+            data, media_type = read_file(scans / file, facts)
             if knows(facts["file_sha256"]):
                 return facts | {"known": True}
             inspectors.get(media_type, _examine_picture)(data, facts, worker)
@@ -148,8 +148,12 @@ def known_by(key: bytes, name: str, value: str) -> str:
     return keyed_digest(key, name, value)[:32]
 
 
-def _read(path: Path, facts: Facts) -> tuple[bytes, str]:
-    """The file's bytes and media type; its look goes into the facts if it can be relied upon."""
+def read_file(path: Path, facts: Facts) -> tuple[bytes, str]:
+    """The file's bytes and media type; its look goes into the facts if it can be relied upon.
+
+    Raises:
+        SetAside: unreadable_file, not_an_image or too_large.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise SetAside("unreadable_file")  # a pipe would keep us waiting for ever
@@ -205,7 +209,7 @@ def _examine_dicom(data: bytes, facts: Facts, worker: _Worker) -> None:
     written = encoding.encode(target)
     uid, patient = str(target.SOPInstanceUID), str(target.PatientID)
     method = deidentify.method(policy)
-    _write_checked(
+    _keep(
         written, facts, worker, lambda draft: verify.verify(draft, before, patient, method, policy)
     )
     if worker.how.compare:
@@ -263,7 +267,7 @@ def _examine_picture(data: bytes, facts: Facts, worker: _Worker) -> None:
     # Compressed more, it would take twice the time.
     Image.fromarray(stored).save(buffer, format="PNG", compress_level=1)
     pixel_sha256 = pixels.pixel_digest(seen)
-    _write_checked(
+    _keep(
         buffer.getvalue(), facts, worker, lambda draft: verify.verify_picture(draft, pixel_sha256)
     )
     facts["row"] = {
@@ -285,7 +289,7 @@ def _examine_volume(data: bytes, facts: Facts, worker: _Worker) -> None:
     seen = volumes.as_seen(volume, worker.how.volume_range)
     written = volumes.encode(volume)
     pixel_sha256 = pixels.pixel_digest(seen)
-    _write_checked(
+    _keep(
         written,
         facts,
         worker,
@@ -332,23 +336,7 @@ def _filled(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _write_checked(
+def _keep(
     data: bytes, facts: Facts, worker: _Worker, check: Callable[[Path], list[verify.Leak]]
 ) -> None:
-    """Write it where nobody looks, check, and only then give it its place."""
-    path = ingested.cleaned_path(worker.folder, facts["file_sha256"])
-    draft = ingested.draft_path(worker.folder)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(data)
-        draft.chmod(0o444)  # snapshots share it: whoever edits one would edit all
-    except OSError as error:
-        facts["unwritable"] = error.strerror  # no fault of this file's: it must not cost the file
-        return
-    leaks = check(draft)
-    if leaks:
-        facts["leaks"] = [asdict(leak) for leak in leaks]
-        draft.unlink()
-    else:
-        draft.replace(path)
-        facts["cleaned"] = ingested.as_written(path)
+    ingested.write_checked(data, ingested.cleaned_name(facts), worker.folder, facts, check)

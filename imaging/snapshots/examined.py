@@ -58,26 +58,57 @@ def examine_all(
         StepFailed: The check of what was written found a leak, files cannot be written, or no
             worker could start.
     """
-    files = find_files(scans)
-    rows = [store.recall(_look(scans / file)) for file in files]
+    setup = {"scans": str(scans.absolute()), "key": key.hex(), "how": how.as_json()}
+    return examine_files(
+        "imaging.snapshots.examine:examiner",
+        setup,
+        scans,
+        find_files(scans),
+        store,
+        timeout_s=how.timeout_s,
+        memory_gib=how.memory_gib,
+        report=report,
+    )
+
+
+def examine_files(
+    task: str,
+    setup: Facts,
+    source: Path,
+    files: Sequence[str],
+    store: Ingested,
+    *,
+    timeout_s: float,
+    memory_gib: float,
+    report: Report | None = None,
+) -> Examined:
+    """Examine what is not known yet of these files.
+
+    Args:
+        task: Of `imaging.worker`; makes facts of a file, with its `look` and `file_sha256`.
+        setup: Sent to it, with the `folder` of the store.
+        source: The folder below which the files lie.
+        files: Relative to it.
+        store: Where facts are kept.
+        timeout_s, memory_gib: Bounds for one file.
+        report: Told of the progress.
+
+    Raises:
+        StepFailed: As `examine_all`.
+    """
+    rows = [store.recall(_look(source / file)) for file in files]
     new = [i for i, row in enumerate(rows) if row is None]
     done = len(files) - len(new)
     known = f"{done} known" if done else ""
     if report and done:
         report(done, len(files), known)  # the pace is that of the others
-    setup = {
-        "scans": str(scans.absolute()),
-        "folder": str(store.folder.absolute()),
-        "key": key.hex(),
-        "how": how.as_json(),
-    }
     troubles, fresh, kept_at = _Troubles(), list[tuple[int, Facts]](), time.monotonic()
     answers = each_isolated(
-        "imaging.snapshots.examine:examiner",
-        setup,
+        task,
+        setup | {"folder": str(store.folder.absolute())},
         [files[i] for i in new],
-        timeout_s=how.timeout_s,
-        memory_gib=how.memory_gib,
+        timeout_s=timeout_s,
+        memory_gib=memory_gib,
     )
     try:
         for item, facts in answers:

@@ -1,11 +1,13 @@
 """What was examined before: facts of files by their content, and the cleaned files, kept for later.
 
-A file that looks as it did is not opened again, and one with the same bytes is not cleaned again.
+A file that looks as it did is not opened again, and one with the same bytes is not cleaned again;
+masks neither.
 Nothing in here says who anybody is: identifiers are HMACs under the pseudonym key, and a PatientID,
 whose order is needed, is encrypted under it. Losing the folder costs time only.
 
 facts.sqlite         `looks` of source files (no names: those may be patients'), `facts` by content
 cleaned/<..>/<…>     cleaned files by the SHA-256 of what they were made from
+masks/<..>/<…>       cleaned masks by their own SHA-256: a file may hold several
 drafts/<…>           one that is not yet checked
 lock                 held by all who are at work, however they end
 """
@@ -19,6 +21,7 @@ import stat
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -94,10 +97,10 @@ class Ingested:
         """Have the disk hold it, and let others write."""
         self._database.commit()
 
-    def place(self, facts: Facts, target: Path, *, shared: bool = True) -> None:
-        """Put a cleaned file where it is wanted: the same bytes on disk if it is to be shared."""
+    def place(self, name: str, target: Path, *, shared: bool = True) -> None:
+        """Put a file where it is wanted: the same bytes on disk if it is to be shared."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        source = cleaned_path(self.folder, facts["file_sha256"])
+        source = self.folder / name
         if not shared:
             shutil.copyfile(source, target)
             return
@@ -173,23 +176,45 @@ def knower(folder: Path) -> Callable[[str], bool]:
     return knows
 
 
-def cleaned_path(folder: Path, file_sha256: str) -> Path:
-    """Where the cleaned file of a source file with these bytes lies."""
-    return folder / "cleaned" / file_sha256[:2] / file_sha256
+def cleaned_name(facts: Facts) -> str:
+    """Where the cleaned file of a source file lies, below the folder."""
+    file_sha256 = facts["file_sha256"]
+    return f"cleaned/{file_sha256[:2]}/{file_sha256}"
 
 
-def draft_path(folder: Path) -> Path:
-    """Where a cleaned file is written before it is checked."""
-    return folder / "drafts" / uuid4().hex
+def write_checked(
+    data: bytes, name: str, folder: Path, facts: Facts, check: Callable[[Path], list[Any]]
+) -> None:
+    """Write a file where nobody looks, check, and only then give it its place.
+
+    Args:
+        data: Its bytes.
+        name: Its place, below the folder.
+        folder: Of `Ingested`.
+        facts: Told how it looks, or what went wrong.
+        check: Gives the leaks, as dataclasses.
+    """
+    path, draft = folder / name, folder / "drafts" / uuid4().hex
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(data)
+        draft.chmod(0o444)  # snapshots share it: whoever edits one would edit all
+    except OSError as error:
+        facts["unwritable"] = error.strerror  # no fault of this file's: it must not cost the file
+        return
+    if leaks := check(draft):
+        facts["leaks"] = [asdict(leak) for leak in leaks]
+        draft.unlink()
+        return
+    draft.replace(path)
+    facts.setdefault("cleaned", {})[name] = as_written(path)
 
 
 def is_whole(folder: Path, facts: Facts) -> bool:
-    """Whether the cleaned file, if there should be one, is as it was written."""
-    if "cleaned" not in facts:
-        return True
+    """Whether what was written of a file, if anything, is as it was written."""
     with suppress(OSError):
-        written = as_written(cleaned_path(folder, facts["file_sha256"]))
-        return written == list(facts["cleaned"])
+        written = facts.get("cleaned", {}).items()
+        return all(as_written(folder / name) == found for name, found in written)
     return False
 
 

@@ -28,7 +28,7 @@ from imaging.snapshots.croissant import write_croissant
 from imaging.snapshots.decisions import Image, decide, original_ids, ranks
 from imaging.snapshots.examine import Examination, known_by, study_day
 from imaging.snapshots.examined import Examined, examine_all, recipe
-from imaging.snapshots.ingested import Facts, ingested
+from imaging.snapshots.ingested import Facts, cleaned_name, ingested
 from imaging.snapshots.integrity import COUNTS, write_root
 from lineage.digest import file_digest, keyed_digest, tree_digest
 from lineage.errors import BadInput
@@ -97,7 +97,7 @@ def take_snapshot(
                 for setting, value in _taken_over(label):
                     if _tells_who(value, facts, label, key):
                         naming[setting].add(value)
-                store.place(facts, snapshot / row["path"])
+                store.place(cleaned_name(facts), snapshot / row["path"])
                 patient_id = original[row["patient_id"]]
                 yield row | {
                     "label_known_since": _moved(label.known_since, patient_id, names, how.policy),

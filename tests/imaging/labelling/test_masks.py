@@ -1,7 +1,7 @@
 import gzip
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from imaging.config import Labels
 from imaging.labelling.labels import Label, Mask
 from imaging.labelling.masks import examiner, fitted, match_files, read_masks
 from imaging.reading import pixels, volumes
+from imaging.snapshots import examined, ingested
+from imaging.snapshots.ingested import Ingested
 from lineage.errors import BadInput
 
+KEY = b"k" * 32
 NAMED = {"key": "mask", "classes": ["no", "yes"]}
 
 
@@ -42,11 +45,14 @@ def square(value: int = 1, dtype: Any = np.uint8) -> Any:
     return array
 
 
-def read(folder: Path, tmp_path: Path, **changes: Any) -> dict[str, Label]:
-    snapshot = tmp_path / "snapshot"
+def read(
+    folder: Path, tmp_path: Path, to: str = "snapshot", cache: Path | None = None, **changes: Any
+) -> dict[str, Label]:
+    snapshot = tmp_path / to
     snapshot.mkdir(exist_ok=True)
     config = Labels.model_validate(NAMED | changes)
-    return read_masks(folder, config, snapshot, timeout_s=60, memory_gib=2)
+    bounds: Any = {"timeout_s": 60, "memory_gib": 2}
+    return read_masks(folder, config, snapshot, key=KEY, cache=cache, **bounds)
 
 
 @pytest.fixture
@@ -59,7 +65,9 @@ def folder(tmp_path: Path) -> Path:
 def facts(folder: Path, data: bytes, segments: tuple[int | str, ...] = ()) -> dict[str, Any]:
     """What a worker makes of one file; JSON, as it travels."""
     (folder / "mask").write_bytes(data)
-    setup = {"folder": str(folder), "snapshot": str(folder / "out"), "segments": segments}
+    Ingested(folder / "out").close()
+    setup = {"masks": str(folder), "folder": str(folder / "out"), "key": KEY.hex()}
+    setup |= {"segments": segments}
     return dict(json.loads(json.dumps(examiner(setup)("mask"))))
 
 
@@ -115,6 +123,64 @@ def test_a_table_beside_the_masks_says_whose_the_images_are(folder: Path, tmp_pa
     assert read(folder, tmp_path, key_column="image", patient_column="who")["a"].conflict
 
 
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that workers were given; they work in this process."""
+    given: list[str] = []
+
+    def here(_: str, setup: Any, items: list[str], **__: Any) -> Iterator[Any]:
+        given.extend(items)
+        return enumerate(json.loads(json.dumps([*map(examiner(setup), items)])))
+
+    monkeypatch.setattr(examined, "each_isolated", here)
+    monkeypatch.setattr(ingested, "AT_REST_NS", 0)  # the tests do not wait
+    return given
+
+
+def test_of_a_grown_folder_only_new_masks_are_opened(
+    folder: Path, tmp_path: Path, opened: list[str]
+) -> None:
+    for name, value in (("a", 1), ("empty", 0)):
+        (folder / f"{name}.png").write_bytes(png(square(value)))
+    (folder / "empty too.png").write_bytes(png(square(0), "P"))  # other bytes, the same mask
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    first = read(folder, tmp_path, "first", tmp_path / "cache")
+    assert len(opened) == 4
+    opened.clear()
+    (folder / "new.png").write_bytes(png(square(3)))
+    grown = read(folder, tmp_path, "grown", tmp_path / "cache")
+    assert opened == ["new.png"]
+    assert grown == first | {"new": grown["new"]} == read(folder, tmp_path)
+    masks = [label.mask for label in grown.values() if label.mask]
+    assert len(masks) == 4 and all((tmp_path / "grown" / mask.path).is_file() for mask in masks)
+
+
+def test_a_kept_mask_that_is_not_as_it_was_written_is_never_used(
+    folder: Path, tmp_path: Path, opened: list[str]
+) -> None:
+    (folder / "a.png").write_bytes(png(square()))
+    read(folder, tmp_path, "first", tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").glob("*/masks/*/*.png")
+    kept.chmod(0o600)
+    kept.write_bytes(png(square(9)))
+    opened.clear()
+    again = read(folder, tmp_path, "again", tmp_path / "cache")["a"].mask
+    assert opened == ["a.png"] and again
+    assert np.array_equal(Image.open(tmp_path / "again" / again.path), square())
+
+
+def test_no_memory_holds_whose_image_a_mask_is_of(
+    folder: Path, tmp_path: Path, real_data: Path
+) -> None:
+    """UIDs of segmentations are encrypted; so one key's memory is not another's."""
+    source = real_data / "dicom-odd" / "dcmqi" / "segmentations_liver.dcm"
+    (folder / "a.dcm").write_bytes(source.read_bytes())
+    found = read(folder, tmp_path, cache=tmp_path / "cache")
+    kept = b"".join(p.read_bytes() for p in (tmp_path / "cache").rglob("*") if p.is_file())
+    assert found and not any(uid.encode() in kept for uid in found)
+    assert read(folder, tmp_path, "again", tmp_path / "cache") == found
+
+
 def test_no_mask_at_all(folder: Path, tmp_path: Path) -> None:
     (folder / "Quernstein.txt").write_text("no mask")
     for place, says in ((folder, "none of the 1 files"), (folder / "Quernstein.txt", "a folder")):
@@ -160,7 +226,7 @@ def test_numbers_mean_what_they_say_however_they_are_stored(
     ids=["probability", "negative", "70,000 labels", "not a number", "jpeg"],
 )
 def test_what_is_no_map_of_whole_numbers_is_told_so(folder: Path, data: bytes) -> None:
-    assert facts(folder, data) == {"reason": "mask_unreadable"}
+    assert facts(folder, data)["reason"] == "mask_unreadable"
 
 
 def test_more_than_255_labels_and_a_palette_are_read(folder: Path) -> None:

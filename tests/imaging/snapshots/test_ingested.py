@@ -175,7 +175,7 @@ def test_a_broken_memory_is_begun_anew(opened: list[str], scans: Path, tmp_path:
 
 def test_a_draft_goes_once_nobody_is_at_work(tmp_path: Path) -> None:
     store = ingested.Ingested(tmp_path)
-    draft = ingested.draft_path(tmp_path)
+    draft = tmp_path / "drafts" / "of one"
     draft.write_text("of a worker of ours")
     other = ingested.Ingested(tmp_path)  # of another container that has the folder mounted
     other.close()
