@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from pipelines.commands import (
+    audit,
     compare,
     compile,
     cost,
@@ -143,6 +144,7 @@ for _command in (
     models.models,
     models.lineage,
     models.approve,
+    audit.audit,
     endpoints.endpoint,
     endpoints.predict,
     compile.compile,

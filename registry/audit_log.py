@@ -151,7 +151,7 @@ def require_whole() -> None:
     if fault := verify():
         raise BadInput(
             f"the audit log was changed: row {fault.seq} {fault.what}; nothing is decided by it "
-            "until a person has looked at it: lightbox lineage MODEL shows its rows"
+            "until a person has looked at it: lightbox audit shows its rows"
         )
 
 
