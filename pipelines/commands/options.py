@@ -23,7 +23,7 @@ SET = click.option(
     help="Override one setting.",
     shell_complete=completing.settings,
 )
-WRAPPED = ("reason", "why", "settings", "before", "after")  # the columns of prose
+WRAPPED = ("reason", "why", "settings", "before", "after", "to")  # the columns of prose
 ENGINES = ("kubeflow", "sagemaker")
 ENVIRONMENT = click.option(
     "--environment",
