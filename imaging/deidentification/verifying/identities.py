@@ -61,18 +61,23 @@ def describe(
     identifiers: dict[str, str] = {}
     spelled: dict[bytes, str] = {}
     values: dict[int, set[str]] = {}
+    days: dict[str, str] = {}
+    kept_days: set[str] = set()  # a child may be examined on the day of its birth
     for tag, vr, texts in _told(source):
         values.setdefault(tag, set()).update(texts)
-        if tag in rules.kept or (vr in DAYS and policy.dates == "full"):
+        if tag in rules.kept:
+            kept_days.update(day for text in texts if vr in DAYS for day in _day(text))
+            continue
+        if vr in DAYS and policy.dates == "full" and tag not in rules.actions:
             continue
         name = name_of(tag)
         for text in texts:
             for word in _identifying(vr, name, text):
-                identifiers.setdefault(word, name)
+                (days if vr in DAYS else identifiers).setdefault(word, name)
             if vr == "PN" or tag == PATIENT_ID:
                 spelled.update(dict.fromkeys(spellings.encoded(text), name))
     return Source(
-        identifiers,
+        {day: name for day, name in days.items() if day not in kept_days} | identifiers,
         {tag: frozenset(found) for tag, found in values.items()},
         pixels,
         spelled,
@@ -169,11 +174,15 @@ def _identifying(vr: str, name: str, text: str) -> tuple[str, ...]:
         told = len(text) >= spellings.NUMBER and text not in UID_dictionary
         return (text.lower(),) if told else ()
     if vr in DAYS:
-        digits = text.replace(".", "")[:8]
-        return (digits,) if len(digits) == 8 and digits.isdigit() else ()
+        return _day(text)
     if vr == "PN":
         return spellings.of_name(text)
     return spellings.of_number(text) if name in _DIRECT else ()
+
+
+def _day(text: str) -> tuple[str, ...]:
+    digits = text.replace(".", "")[:8]
+    return (digits,) if len(digits) == 8 and digits.isdigit() else ()
 
 
 def _declared_safe(source: "Dataset") -> Iterator[Place]:

@@ -339,6 +339,25 @@ def test_dates_by_policy(dicom_dataset: Made, clean: Clean, dates: Any) -> None:
     assert first.year < 1930
 
 
+def test_a_birth_date_stays_nowhere_where_dates_are_full(dicom_dataset: Made, clean: Clean) -> None:
+    policy = DeidentificationPolicy(dates="full", safe_private={"MAKER": ("(0019,xx13)",)})
+
+    def private(vr: str, value: str) -> Dataset:
+        source = dicom_dataset(PatientBirthDate="19690215", SoftwareVersions="VE11 15.2.1969")
+        source.private_block(0x0019, "MAKER", create=True).add_new(0x13, vr, value)
+        return source
+
+    written, leaks, _ = clean(private("LO", "born 1969-02-15"), policy)
+    assert leaks == []
+    assert not written.SoftwareVersions
+    assert (0x0019, 0x1013) not in written
+    with pytest.raises(SetAside, match="identifies the patient"):
+        clean(private("DA", "19690215"), policy)
+    newborn = clean(dicom_dataset(PatientBirthDate="20190305", StudyDate="20190305"), policy)
+    assert newborn.leaks == []
+    assert newborn.written.StudyDate == "20190305"  # a day of care, as the policy wants it
+
+
 def test_dates_move_together_per_patient(dicom_dataset: Made, clean: Clean) -> None:
     def moved(**attributes: Any) -> date:
         return date.fromisoformat(clean(dicom_dataset(**attributes)).written.StudyDate)
