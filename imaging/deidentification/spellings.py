@@ -13,7 +13,9 @@ INSIDE = 5  # letters of a name that is also looked for inside longer words
 NUMBER = 6  # characters of a number; "17" is also a measurement somewhere
 
 _WORD = re.compile(r"[^\W\d_]+")
-_ALONE = rb"(?<![A-Za-z0-9.])%b(?![A-Za-z0-9]|\.[0-9])"
+_ALONE = rb"(?<![A-Za-z0-9])%b(?![A-Za-z0-9])"  # J.Kim names a Kim
+_NUMBER_ALONE = rb"(?<![A-Za-z0-9.])%b(?![A-Za-z0-9]|\.[0-9])"  # 1.17.3 is nobody's 17
+_DIGIT = re.compile(rb"\d")
 _DECIMAL = re.compile(rb"(?<![a-z0-9.])[0-9]*\.[0-9]+(?![0-9.])")  # no part of a UID
 _TWO_LETTERS = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "aa", "æ": "ae", "ø": "oe", "œ": "oe"}
@@ -62,7 +64,8 @@ class Mention:
         text = str(text, "utf-8", "replace").lower().encode()  # of bytes, only ASCII would be
         yield from (word for word in self.inside if word in text)
         for word in self.alone:
-            if word in text and re.search(_ALONE % re.escape(word), text):
+            alone = _NUMBER_ALONE if _DIGIT.search(word) else _ALONE
+            if word in text and re.search(alone % re.escape(word), text):
                 yield word
         if any(day[:4] in text for day in self.days):
             yield from self.days.intersection(_days(text))

@@ -35,6 +35,8 @@ def test_another_day_is_not(text: str) -> None:
         ("quernstein", "DRQUERNSTEIN2", True),
         ("ray", "x-ray ray.", True),
         ("ray", "xray", False),
+        ("ray", "J.Ray", True),
+        ("ray", "dr.ray.2", True),
         ("1.2.3", "1.2.3.4", False),
         ("1.2.3", "uid 1.2.3 of", True),
         ("7651234", "17651234", False),
