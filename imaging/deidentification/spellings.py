@@ -23,6 +23,7 @@ _TWO_LETTERS = str.maketrans(
 _ONE_LETTER = str.maketrans(
     {"ß": "ss", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
 )
+_HIRAGANA = {katakana: katakana - 0x60 for katakana in range(0x30A1, 0x30F7)}
 _MONTHS = {
     month: f"{number:02d}".encode()
     for number, month in enumerate(b"jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)
@@ -61,7 +62,7 @@ class Mention:
 
     def found(self, text: bytes) -> Iterator[bytes]:
         """The identifiers that a text, UTF-8, mentions."""
-        text = str(text, "utf-8", "replace").lower().encode()  # of bytes, only ASCII would be
+        text = _alike(str(text, "utf-8", "replace")).encode()
         yield from (word for word in self.inside if word in text)
         for word in self.alone:
             alone = _NUMBER_ALONE if _DIGIT.search(word) else _ALONE
@@ -129,13 +130,27 @@ def _days(text: bytes) -> Iterator[bytes]:
 @lru_cache(maxsize=1024)  # of one process: a patient's files follow each other
 def of_name(text: str) -> tuple[str, ...]:
     """Each part of a person's name, in other letters and backwards; short parts joined, too."""
-    parts = _WORD.findall(unicodedata.normalize("NFC", text).lower())
+    forms = (unicodedata.normalize("NFC", text).lower(), _alike(text))  # in bytes; in texts
+    return tuple(dict.fromkeys(word for form in forms for word in _of_parts(form)))
+
+
+def _of_parts(text: str) -> list[str]:
+    parts = _WORD.findall(text)
     words = [w for part in parts if _telling(part) for w in _letters(part)]
     words += [word[::-1] for word in words if len(word) >= INSIDE]
     for first, second in pairwise(parts):
         if min(len(first), len(second)) < INSIDE <= len(first + second):
             words += [first + second, second + first]
-    return tuple(dict.fromkeys(words))
+    return words
+
+
+def _alike(text: str) -> str:
+    """Lower case, composed, of usual width, in one kana: what is read alike is spelled alike."""
+    text = text.lower()
+    if text.isascii():
+        return text
+    text = unicodedata.normalize("NFKC", text).translate(_HIRAGANA)
+    return text.replace("i\u0307", "i")  # of the Turkish capital
 
 
 def _telling(word: str) -> bool:
@@ -151,7 +166,8 @@ def _letters(word: str) -> Iterator[str]:
     for letters in (_TWO_LETTERS, _ONE_LETTER):
         plain = unicodedata.normalize("NFKD", word.translate(letters))
         plain = "".join(c for c in plain if not unicodedata.combining(c))
-        if plain.isascii() and len(plain) >= SHORTEST:
+        plain = unicodedata.normalize("NFC", plain)  # Hangul
+        if len(plain) >= SHORTEST:
             yield plain
 
 

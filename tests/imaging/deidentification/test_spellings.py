@@ -95,6 +95,30 @@ def test_names_in_other_letters_backwards_and_joined() -> None:
     assert spellings.of_name("A^B^\u00c9") == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("M\u00fchlqvist^Jo", "v1 Mu\u0308hlqvist"),  # decomposed
+        ("Mu\u0308hlqvist^Jo", "v1 M\u00fchlqvist"),
+        ("Murray^Jo", "\uff2d\uff35\uff32\uff32\uff21\uff39"),  # letters of full width
+        ("\u0130pek^Jo", "IPEK"),
+        ("\u0130pek^Jo", "\u0130PEK"),
+        ("Ipek^Jo", "\u0130pek"),
+        ("Yamada^Jo==\u3084\u307e\u3060", "\u30e4\u30de\u30c0"),  # in katakana
+        ("Yamada^Jo==\u3084\u307e\u3060", "\uff94\uff8f\uff80\uff9e"),  # of half width
+        ("\uff94\uff8f\uff80\uff9e^\uff80\uff9b\uff73", "\u3084\u307e\u3060"),
+        ("\u0418\u0432\u0430\u043d^\u041f\u0451\u0442\u0440", "\u041f\u0415\u0422\u0420"),
+    ],
+)
+def test_a_name_is_found_in_letters_that_read_alike(name: str, text: str) -> None:
+    assert mention(spellings.of_name(name)).search(text.encode())
+
+
+def test_a_name_in_kana_is_found_in_bytes_as_it_stands() -> None:
+    wanted = mention(spellings.of_name("\u30e4\u30de\u30c0^Jo"))
+    assert any(wanted.found_in_bytes(b"\x01" + "\u30e4\u30de\u30c0".encode()))
+
+
 def test_numbers_without_letters_and_zeros() -> None:
     assert spellings.of_number("MRN-0123456") == ("mrn-0123456", "0123456", "123456")
     assert spellings.of_number("765-12-34") == ("765-12-34", "7651234")
