@@ -30,6 +30,7 @@ from imaging.snapshots.examined import examine_files
 from lineage import code
 from lineage.digest import digest, keyed_digest
 from lineage.errors import BadInput
+from lineage.files import forget_time
 from lineage.progress import Report
 
 HIGHEST_VALUE = 65535
@@ -306,6 +307,7 @@ def _write(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     draft.write_bytes(data)
+    forget_time(draft)
     draft.replace(path)
 
 

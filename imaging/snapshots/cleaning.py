@@ -133,9 +133,9 @@ def clean_folder(
         rows: list[dict[str, Any]] = []
         sums: list[str] = []
         written = pictures = masked = 0
-        for name, (_, facts) in zip(names, examined, strict=True):
-            if not name:
-                continue
+        # By their new names: the times of files and folders are not to tell the source's order.
+        for name, i in sorted((name, i) for i, name in enumerate(names) if name):
+            facts = examined.facts(i)
             if not _is_there(out / name, facts["row"]["sha256"]):
                 # Whoever is given them may edit them: no other folder is to change with them.
                 store.place(cleaned_name(facts), out / DRAFT, shared=False)

@@ -27,6 +27,7 @@ from typing import Any
 from uuid import uuid4
 
 from lineage.digest import keyed_digest
+from lineage.files import forget_time
 
 FOLDER = "ingested"
 AT_REST_NS = (
@@ -198,6 +199,7 @@ def write_checked(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(data)
+        forget_time(draft)
         draft.chmod(0o444)  # snapshots share it: whoever edits one would edit all
     except OSError as error:
         facts["unwritable"] = error.strerror  # no fault of this file's: it must not cost the file

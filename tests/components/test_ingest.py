@@ -251,6 +251,11 @@ def test_ingesting_again_gives_the_same_bytes_and_another_key_other_names(
     assert not set(read_manifest(first)["patient_id"]) & set(read_manifest(third)["patient_id"])
 
 
+def test_times_do_not_tell_the_order_of_the_source(run: Callable[..., Path]) -> None:
+    images = run({f"{i}": scan(i) for i in range(3)}) / "images"
+    assert len({path.stat().st_mtime_ns for path in images.rglob("*.dcm")}) == 1
+
+
 def test_copies_and_conflicts(run: Callable[..., Path], home: Workspace) -> None:
     same_pixels = {"SOPInstanceUID": "1.2.826.0.1.77"}
     files = {

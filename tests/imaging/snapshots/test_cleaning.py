@@ -98,6 +98,18 @@ def test_what_was_done_is_told_for_each_attribute_and_nothing_of_a_value(clean) 
     assert "Quernstein" not in str(cleaned.done)
 
 
+def test_times_do_not_tell_the_order_of_the_source(clean, scans: Path, dicom_bytes) -> None:
+    for i in range(5):
+        uids = dict.fromkeys(("StudyInstanceUID", "SOPInstanceUID"), f"1.2.3.{i}")
+        (scans / f"f{i}").write_bytes(dicom_bytes(PatientID=f"Q-1{i}", KVP=str(i), **uids))
+    out = scans.parent / "out"
+    assert clean().written == 7
+    studies = [path for path in out.iterdir() if path.is_dir()]
+    assert sorted(studies, key=lambda path: (path.stat().st_mtime_ns, path)) == sorted(studies)
+    files = list(out.rglob("*.dcm"))
+    assert sorted(files, key=lambda path: (path.stat().st_mtime_ns, path)) == sorted(files)
+
+
 def test_again_leaves_what_is_there_and_mends_what_was_changed(clean, tmp_path: Path) -> None:
     clean()
     before = tree_digest(tmp_path / "out")
