@@ -26,6 +26,7 @@ REASONS = {
     "residual_identity": "A value that must stay repeats something that identifies the patient.",
     "duplicate_file": "The same bytes came before, under another name.",
     "duplicate_pixels": "The same pixels came before, as another instance.",
+    "pixels_of_several_patients": "The same pixels lie under several patients: nobody knows whose.",
     "conflicting_instance_uid": "Different files carry the same SOP Instance UID.",
     "unlabelled": "The labels table says nothing of it.",
     "other_class": "The labels table gives it a class that is neither of the two.",

@@ -33,7 +33,7 @@ class Image:
     mask: Mask | None = None
 
 
-def decide(images: Sequence[Image], label_of: dict[str, Label]) -> None:
+def decide(images: Sequence[Image], label_of: dict[str, Label], names: Names) -> None:
     """Add the reasons that take a look at more than one file."""
     conflicting_instances(images)
     for image in images:
@@ -55,6 +55,10 @@ def decide(images: Sequence[Image], label_of: dict[str, Label]) -> None:
             for image in group:
                 image.reason = "label_conflict"
             continue
+        if len(group) > 1 and len({_whose(i, label_of[str(i.key)], names) for i in group}) > 1:
+            for image in group:
+                image.reason = "pixels_of_several_patients"
+            continue
         seen = {group[0].content}
         for image in group[1:]:
             image.reason = "duplicate_file" if image.content in seen else "duplicate_pixels"
@@ -63,6 +67,10 @@ def decide(images: Sequence[Image], label_of: dict[str, Label]) -> None:
 
 def _told(label: Label) -> tuple[int | None, str]:
     return label.label, label.mask.sha256 if label.mask else ""
+
+
+def _whose(image: Image, label: Label, names: Names) -> str:
+    return image.patient or names.patient(label.patient_id or "")
 
 
 def conflicting_instances(images: Sequence[Image]) -> None:

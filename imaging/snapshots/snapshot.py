@@ -82,7 +82,7 @@ def take_snapshot(
     ):
         examined = examine_all(how, scans, store, key, report)
         images, sealed = _images(config, examined, label_of, key, snapshot)
-        decide(images, label_of)
+        decide(images, label_of, names)
         kept = [image for image in images if not image.reason]
         original = original_ids(kept, label_of, sealed, names)
         rank = ranks(original)

@@ -310,9 +310,15 @@ def _reasons(
     for group in _groups(left, lambda s: s.sha256):
         if len({label_of[key_of[s.file]].label for s in group}) > 1:
             reasons |= {s.file: "label_conflict" for s in group}
+        elif len({_whose(s, label_of[key_of[s.file]]) for s in group}) > 1:
+            reasons |= {s.file: "pixels_of_several_patients" for s in group}
         else:
             reasons |= {s.file: "duplicate_file" for s in group[1:]}
     return reasons
+
+
+def _whose(image: Seen, label: labels.Label) -> str | None:
+    return image.keys.get("PatientID") or label.patient_id
 
 
 def _groups(images: Sequence[Seen], key: Callable[[Seen], str]) -> Iterable[list[Seen]]:

@@ -263,6 +263,7 @@ def test_copies_and_conflicts(run: Callable[..., Path], home: Workspace) -> None
         "d": scan(2), "e": scan(2, KVP="120"),
         "f": scan(3), "g": scan(3, SOPInstanceUID="1.2.826.0.1.78"),
         "h": scan(4), "i": scan(5), "j": scan(6),
+        "k": scan(7), "l": scan(7, PatientID="Q-2", SOPInstanceUID="1.2.826.0.1.79"),
     }  # fmt: skip
     labels = dict.fromkeys(files, "yes") | {"f": "no", "h": "maybe"}
     labels.pop("i")
@@ -271,6 +272,7 @@ def test_copies_and_conflicts(run: Callable[..., Path], home: Workspace) -> None
         "b": "duplicate_file", "c": "duplicate_pixels",
         "d": "conflicting_instance_uid", "e": "conflicting_instance_uid",
         "f": "label_conflict", "g": "label_conflict", "h": "other_class", "i": "unlabelled",
+        "k": "pixels_of_several_patients", "l": "pixels_of_several_patients",
     }  # fmt: skip
     assert counts(snapshot)["read"] == 2
 

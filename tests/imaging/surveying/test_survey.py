@@ -81,6 +81,7 @@ def test_what_the_run_would_set_aside_is_counted_and_explained(tmp_path: Path) -
     (images / "notes.txt").write_text("no image")
     (images / "2.png").write_bytes((images / "0.png").read_bytes())  # of another class
     (images / "4.png").write_bytes((images / "5.png").read_bytes())
+    (images / "20.png").write_bytes((images / "24.png").read_bytes())  # of another patient
     Image.new("RGB", (30, 20), (9, 0, 0)).save(images / "6.png")
     table.loc[8, "finding"] = "unknown"
     table.loc[9, "finding"] = ""
@@ -89,9 +90,9 @@ def test_what_the_run_would_set_aside_is_counted_and_explained(tmp_path: Path) -
     found = look(tmp_path, table)
     assert found.set_aside == {
         "label_conflict": 3, "unlabelled": 2, "other_class": 1, "duplicate_file": 1, "colour": 1,
-        "not_an_image": 1,
+        "not_an_image": 1, "pixels_of_several_patients": 2,
     }  # fmt: skip
-    assert found.usable == 80 - 8
+    assert found.usable == 80 - 10
     label_of = read_labels(tmp_path / "labels.csv", found.settings)
     config = IngestionConfig(labels=found.settings)
     (tmp_path / "snapshot").mkdir()
