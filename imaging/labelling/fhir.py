@@ -33,6 +33,8 @@ class FhirMapping(BaseModel):
     Attributes:
         resource: Their type.
         codes: One of which `code` must hold, as "system|code"; empty: any.
+        component: Codes of an Observation's components, as "system|code": such a one holds the
+            value; empty: the Observation itself does.
         value: Where the value is. `conclusionCode` and `interpretation` may hold several.
         values: The class of each value: of a coding as "system|code" or the code alone, of a
             boolean as true or false, of a text as it is. What is not here says nothing.
@@ -46,6 +48,7 @@ class FhirMapping(BaseModel):
 
     resource: Literal["DiagnosticReport", "Observation"]
     codes: tuple[str, ...] = ()
+    component: tuple[str, ...] = ()
     value: Literal[
         "valueCodeableConcept", "valueBoolean", "valueString", "interpretation", "conclusionCode"
     ]
@@ -65,6 +68,8 @@ class FhirMapping(BaseModel):
             raise ValueError(
                 "fhir.value: a DiagnosticReport has `conclusionCode`, an Observation the others"
             )
+        if of_report and self.component:
+            raise ValueError("fhir.component: only an Observation has components")
         if key == "PatientID" and not self.patient_system:
             raise ValueError(
                 "fhir.patient_system is missing: which identifier of a Patient is the PatientID"
@@ -177,7 +182,7 @@ def _take(resource: Resource, mapping: FhirMapping, found: _Found) -> None:
             found.patient_id[f"{kind}/{name}"] = value
     elif kind == mapping.resource:
         found.left["of the type"] += 1
-        if mapping.codes and not set(mapping.codes) & set(_codings(resource.get("code"))):
+        if mapping.codes and not _is_one_of(mapping.codes, resource):
             return
         found.left["of the codes"] += 1
         # Without an id it cannot be another's next version.
@@ -191,7 +196,13 @@ def _told(resource: Resource, mapping: FhirMapping, left: Counter[str]) -> _Told
     if resource.get("status") not in mapping.statuses:
         return None
     left["of a status that counts"] += 1
-    means = {mapping.values[v] for v in _values(resource, mapping.value) if v in mapping.values}
+    holders = [resource]
+    if mapping.component:
+        components = _dicts(resource.get("component"))
+        holders = [c for c in components if _is_one_of(mapping.component, c)]
+        left["with such a component"] += bool(holders)
+    values = [value for holder in holders for value in _values(holder, mapping.value)]
+    means = {mapping.values[v] for v in values if v in mapping.values}
     if not means and mapping.otherwise:
         means = {mapping.otherwise}
     if not means:
@@ -207,8 +218,13 @@ def _told(resource: Resource, mapping: FhirMapping, left: Counter[str]) -> _Told
     )
 
 
-def _values(resource: Resource, where: str) -> list[str]:
-    value = resource.get(where)
+def _is_one_of(codes: tuple[str, ...], coded: Resource) -> bool:
+    """Whether a resource, or a component of one, has a code that is asked for."""
+    return not set(codes).isdisjoint(_codings(coded.get("code")))
+
+
+def _values(holder: Resource, where: str) -> list[str]:
+    value = holder.get(where)
     if isinstance(value, bool):
         return [str(value).lower()]
     return [value.strip()] if isinstance(value, str) else _codings(value)

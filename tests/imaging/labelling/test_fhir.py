@@ -145,6 +145,42 @@ def test_observations_label_patients(tmp_path: Path) -> None:
         assert classes(path, settings) == {"M1": 1, "M2": 0}, value
 
 
+def component(code: str, **value: Any) -> dict[str, Any]:
+    return {"code": concept(code)} | value
+
+
+def test_a_component_holds_the_value(tmp_path: Path) -> None:
+    """R4 Observation.component: a code, value[x] and interpretation, beside the whole's own."""
+    effusion, nodule = f"{SNOMED}|60046008", f"{SNOMED}|427359005"
+
+    def labels(*components: Any, asked: str = effusion, **changes: Any) -> dict[str, int | None]:
+        fhir = {"resource": "Observation", "value": "valueBoolean", "patient_system": MRN}
+        fhir |= {"values": {"true": "pneumonia", "false": "clear"}, "component": [asked]}
+        settings = {"key": "PatientID", "classes": ["clear", "pneumonia"], "fhir": fhir | changes}
+        others = (observation(i, component=[component(asked, valueBoolean=i == 2)]) for i in (2, 3))
+        asked_of = observation(1, valueBoolean=False, component=list(components))
+        path = ndjson(tmp_path / "all.ndjson", asked_of, *others, *map(patient, (1, 2, 3)))
+        found = classes(path, Labels.model_validate(settings))
+        assert found.pop("M2") == 1 and found.pop("M3") == 0
+        return found
+
+    there, elsewhere = component(effusion, valueBoolean=True), component(nodule, valueBoolean=False)
+    assert labels(elsewhere, there) == {"M1": 1}
+    assert labels(elsewhere, there, asked=nodule) == {"M1": 0}
+    assert labels(there, component(effusion, valueBoolean=False)) == {"M1": None}
+    assert labels(component(effusion), elsewhere) == labels(elsewhere) == labels() == {}
+    assert labels("odd", {"code": 7}, component(effusion, valueBoolean=[True])) == {}
+    assert labels(elsewhere, otherwise="clear") == {"M1": 0}
+
+
+def test_without_such_a_component_the_message_says_so(tmp_path: Path) -> None:
+    fhir = {"resource": "Observation", "value": "valueBoolean", "component": ["urn:x|1"]}
+    whole = BY_STUDY | {"fhir": fhir | {"values": {"true": "pneumonia", "false": "clear"}}}
+    path = ndjson(tmp_path / "all.ndjson", observation(1, valueBoolean=True))
+    with pytest.raises(BadInput, match="1 of a status that counts, 0 with such a component"):
+        classes(path, Labels.model_validate(whole))
+
+
 def test_what_is_not_final_or_of_another_code_counts_for_nothing(tmp_path: Path) -> None:
     path = tmp_path / "all.ndjson"
     for status in ("preliminary", "registered", "partial", "cancelled", "entered-in-error", None):
@@ -276,6 +312,7 @@ def test_a_folder_says_which_file_and_one_without_any_what_is_missing(tmp_path: 
         ({"column": "x"}, {}, "no column is named"),
         ({"key": "PatientID"}, {}, "fhir.patient_system is missing"),
         ({}, {"values": {PNEUMONIA: "pneumonia"}}, "nothing means class 'clear'"),
+        ({}, {"component": [CHEST]}, "only an Observation has components"),
         ({}, {"value": "valueBoolean"}, "a DiagnosticReport has `conclusionCode`"),
         ({}, {"statuses": ["preliminary"]}, "statuses"),
     ],
