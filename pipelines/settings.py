@@ -40,7 +40,6 @@ WORDS = {
     "bool_": "expected true or false",
     "string_type": "expected text; put it in quotes",
     "string_too_short": "expected text of {min_length} or more characters",
-    "string_pattern": "expected text of the form {pattern}",
     "list_": "expected a list such as [a, b]",
     "tuple_": "expected a list such as [a, b]",
     "too_short": "expected {min_length} or more items",
@@ -52,6 +51,28 @@ WORDS = {
     "less_than_equal": "expected {le:.10g} or less",
     "less_than": "expected less than {lt:.10g}",
     "union_tag_not_found": "{discriminator} is missing; add it",
+}
+# What each pattern that a text must match allows, for who does not read regular expressions.
+FORMS = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$": "up to 100 letters A to Z or a to z, digits, dots, "
+    "hyphens and underscores, a letter or digit first",
+    r"^[a-z0-9-]+$": "small letters a to z, digits and hyphens",
+    r"^expect_[a-z_]+$": "the type of an expectation, such as expect_column_values_to_be_in_set",
+    r"^[^\W_]+$": "one word of letters and digits",
+    r"^[\x20-\x5b\x5d-\x7e]{1,64}$": "a private creator as files have it: up to 64 characters of "
+    "ASCII, no backslash",
+    r"^\([0-9A-Fa-f]{3}[13579BDFbdf],xx[0-9A-Fa-f]{2}\)$": "an odd group and a private block's "
+    "element in hexadecimal digits, such as (0019,xx0C)",
+    r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$": "a bucket's name alone: 3 to 63 small letters, digits, "
+    "dots and hyphens, a letter or digit first and last",
+    r"^$|^(s3|minio)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$": "s3:// or minio:// and a bucket's name "
+    "alone, or nothing",
+    r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$": "the ARN of an IAM role, such as "
+    "arn:aws:iam::123456789012:role/NAME",
+    r"^$|^arn:aws[a-z-]*:iam::\d{12}:role/.+$": "the ARN of an IAM role, such as "
+    "arn:aws:iam::123456789012:role/NAME, or nothing",
+    r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:.+$": "the ARN of a secret, such as "
+    "arn:aws:secretsmanager:eu-central-1:123456789012:secret:NAME",
 }
 
 
@@ -229,7 +250,7 @@ def _sentence(
     overrides: Sequence[str],
     error: ErrorDetails,
 ) -> str:
-    keys = list(error["loc"])
+    keys = [key for key in error["loc"] if key != "[key]"]  # pydantic's for a name, not its value
     words = _words(error)
     if not keys:  # of the file as a whole: such a sentence names its setting itself
         told = placed(path, overrides, words)
@@ -279,6 +300,8 @@ def _words(error: ErrorDetails) -> str:
         near = difflib.get_close_matches(about["tag"], known, n=1)
         way = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"there is no {about['discriminator']} {about['tag']!r}; {way}"
+    if form := FORMS.get(about.get("pattern", "")):
+        return f"expected {form}"
     ours = (words for kind, words in WORDS.items() if error["type"].startswith(kind))
     words = next(ours, None)
     return words.format(**about) if words else error["msg"]

@@ -235,7 +235,8 @@ def test_mistakes_in_yaml_are_told_in_plain_words(tmp_path, written, instead, to
         ("training.classes=[a, b, c]", "training.classes: expected no more than 2 items"),
         (
             "registration.name='-'",
-            "registration.name: expected text of the form ^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+            "registration.name: expected up to 100 letters A to Z or a to z, digits, dots, hyphens "
+            "and underscores, a letter or digit first",
         ),
         (
             "gating.rules=[{rule: lowerbound}]",

@@ -1,6 +1,7 @@
 """The schemas that editors read say the same as the typed settings do."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from jsonschema import Draft202012Validator
 
 from lineage.code import ROOT
 from pipelines.config import LifecycleConfig, load
-from pipelines.schema import FOLDER, KINDS, as_text, comment_for, schema
+from pipelines.schema import ENVIRONMENT, FOLDER, KINDS, as_text, comment_for, schema
+from pipelines.settings import FORMS
 
 SHIPPED = sorted(
     path for place in ("", "environments") for path in (ROOT / "configs" / place).glob("*.yaml")
@@ -42,6 +44,21 @@ def test_the_file_is_what_the_settings_say(kind: str) -> None:
     path = f"configs/schema/{kind}.schema.json"
     stale = f"stale; run `lightbox schema {kind} -o {path}`"
     assert (ROOT / path).read_text() == made, stale
+
+
+def patterns(node: Any) -> Iterator[str]:
+    """Of texts, and of names in a mapping."""
+    if isinstance(node, dict):
+        yield from [node["pattern"]] if isinstance(node.get("pattern"), str) else []
+        yield from node.get("patternProperties", {})
+        node = list(node.values())
+    for inner in node if isinstance(node, list) else []:
+        yield from patterns(inner)
+
+
+def test_every_pattern_is_told_in_words() -> None:
+    asked = {pattern for kind in KINDS for pattern in patterns(schema(kind))}
+    assert asked - set(patterns(ENVIRONMENT)) == FORMS.keys()
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)

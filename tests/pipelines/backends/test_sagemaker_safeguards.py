@@ -104,8 +104,8 @@ def test_a_misspelt_component_would_have_a_network_and_is_refused(
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("role: lightbox", "role: expected text of the form"),
-        ("bucket: s3://lightbox", "bucket: expected text of the form"),
+        ("role: lightbox", "role: expected the ARN of an IAM role, such as arn:aws"),
+        ("bucket: s3://lightbox", "bucket: expected a bucket's name alone"),
         ("training_instances: 0", "training_instances: expected 1 or more"),
         ("start_attempts: 21", "start_attempts: expected 20 or less"),
         ("kms: x", "kms"),

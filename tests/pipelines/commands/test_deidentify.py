@@ -174,6 +174,12 @@ def test_a_folder_that_cannot_be_written_is_not_taken_for_the_workspace(
         ("retain: uids", "retain: expected a list"),
         ("basis: safe_harbor", "safe_harbor is refused. `dates: modified`"),
         ("text_in_pixels: {devices: [{}]}", "a rule that names nothing"),
+        ("descriptors: [T2 w]", ":1: descriptors.0: expected one word of letters and digits"),
+        (
+            'safe_private: {"A\\\\B": []}',
+            ":1: safe_private.A\\B: expected a private creator as files have it",
+        ),
+        ("safe_private: {A: [(0018,xx01)]}", "safe_private.A.0: expected an odd group"),
         ("{", ":1: expected"),
         ("", "expected sections"),
     ],
