@@ -104,16 +104,7 @@ def clean_folder(
         StepFailed: The check of what was written found a leak, or no worker could start.
     """
     started = time.monotonic()
-    if out.resolve().is_relative_to(scans.resolve()):
-        raise BadInput("OUT lies in IN, so that its files would be read as scans; name another")
-    if scans.resolve().is_relative_to(out.resolve()):
-        raise BadInput("IN lies in OUT, so that the scans would go where it goes; name another")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"OUT cannot be made ({error.strerror}); name a new folder") from None
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise BadInput("OUT cannot be written; give yourself the right to, or name another")
+    check_out(scans, out)
     how = Examination(
         policy, colour, frames, None, timeout_s, memory_gib, crosswalk, compare=True, by_study=True
     )
@@ -172,6 +163,30 @@ def clean_folder(
         rows=table,
         seconds=time.monotonic() - started,
     )
+
+
+def check_out(scans: Path, out: Path, *, key_is_new: bool = False) -> None:
+    """Make the folder to fill, if files may go there.
+
+    Args:
+        scans, out: As for `clean_folder`, which asks this, too.
+        key_is_new: Nothing was written by it, so that no image in `out` can be ours.
+
+    Raises:
+        BadInput: It lies in `scans` or around it, cannot be written, or holds other files.
+    """
+    if out.resolve().is_relative_to(scans.resolve()):
+        raise BadInput("OUT lies in IN, so that its files would be read as scans; name another")
+    if scans.resolve().is_relative_to(out.resolve()):
+        raise BadInput("IN lies in OUT, so that the scans would go where it goes; name another")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"OUT cannot be made ({error.strerror}); name a new folder") from None
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise BadInput("OUT cannot be written; give yourself the right to, or name another")
+    if key_is_new:
+        _refuse_others(out, set(KEPT), scratch=out / DRAFT)
 
 
 @contextmanager

@@ -55,10 +55,11 @@ def deidentify(
     from components.progress import duration, progress
     from imaging.deidentification.policy import DeidentificationPolicy
     from imaging.incoming.folder import find_files
-    from imaging.snapshots.cleaning import DRAFT, clean_folder
+    from imaging.snapshots.cleaning import DRAFT, check_out, clean_folder
     from imaging.snapshots.snapshot import crosswalk_path, keep_list
     from lineage.digest import digest, keyed_digest
     from lineage.files import write_json
+    from lineage.workspace import workspace
     from pipelines.reporting.deidentification import (
         FACTS,
         PAGE,
@@ -81,6 +82,11 @@ def deidentify(
         rules = {"found": len(found), **rules_of(policy)}
         _tell_rules(rules, as_json)
         return 0
+    if key_file is None and not workspace().has_secret(KEY):
+        # Before one is made: what is refused leaves no key behind.
+        if policy.pseudonyms == "random" and crosswalk_path().exists():
+            raise BadInput(f"{crosswalk_path()}: made under a key that is not here; give it: --key")
+        check_out(scans, out, key_is_new=True)
     key = _key(key_file)
     with progress("de-identify") as report:
         cleaned = clean_folder(scans, out, policy, key, crosswalk=crosswalk_path(), report=report)

@@ -154,6 +154,7 @@ def test_bad_input_is_told_in_a_sentence(home: Workspace, scans: Path, tmp_path:
         done(deidentify, scans, tmp_path / "full" / "letter.txt")
     with pytest.raises(BadInput, match="--key: cannot be read"):
         done(deidentify, scans, tmp_path / "out", "--key", tmp_path / "nowhere")
+    assert not home.has_secret("pseudonym.key")
 
 
 def test_a_folder_that_cannot_be_written_is_not_taken_for_the_workspace(
@@ -162,6 +163,19 @@ def test_a_folder_that_cannot_be_written_is_not_taken_for_the_workspace(
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path / "out")
     with pytest.raises(BadInput, match="OUT cannot be written"):
         done(deidentify, scans, tmp_path / "out")
+    assert not home.has_secret("pseudonym.key")
+
+
+def test_no_key_is_made_beside_a_crosswalk_under_another(
+    home: Workspace, scans: Path, tmp_path: Path, key_file: Path
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("pseudonyms: random\n")
+    words = (deidentify, scans, tmp_path / "out", "--policy", policy)
+    done(*words, "--key", key_file)
+    with pytest.raises(BadInput, match=r"crosswalk.sqlite: made under a key that is not here"):
+        done(*words)
+    assert not home.has_secret("pseudonym.key")
 
 
 @pytest.mark.parametrize(
