@@ -271,6 +271,12 @@ def _space(code: int) -> int:
     return int(code) if 0 <= code <= 5 else 2  # 5 is a template
 
 
+def _single(value: float) -> float:
+    """As NIfTI-1 says it, in which the volume is written; NIfTI-2 has twice the digits."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(value))
+
+
 def _turned(array: NDArray[Any], header: Any) -> Volume:
     """Flip and swap axes, without interpolation, so that they run as `Volume` promises."""
     from nibabel import orientations
@@ -283,11 +289,12 @@ def _turned(array: NDArray[Any], header: Any) -> Volume:
     affine = np.array(affine, dtype=np.float64)
     affine[:3] *= _TO_MM.get(header.get_xyzt_units()[0], 1.0)
     slope, intercept = header.get_slope_inter()
-    slope, intercept = (1.0, 0.0) if slope is None else (float(slope), float(intercept))
+    slope, intercept = (1.0, 0.0) if slope is None else (_single(slope), _single(intercept))
     determinant = float(np.linalg.det(affine[:3, :3]))  # not finite if any part is not
-    if not (0 < abs(determinant) < math.inf and np.isfinite(affine).all() and math.isfinite(slope)):
+    scaled = 0 < abs(slope) < math.inf and math.isfinite(intercept)
+    if not (0 < abs(determinant) < math.inf and np.isfinite(affine).all() and scaled):
         raise SetAside("unreadable_header")
-    low, high = float(header["cal_min"]), float(header["cal_max"])
+    low, high = _single(header["cal_min"]), _single(header["cal_max"])
     declared = (low, high) if -math.inf < low < high < math.inf else None
     if space:
         turn = orientations.ornt_transform(

@@ -105,6 +105,20 @@ def test_scale_is_kept_and_applied_once() -> None:
     )
 
 
+def test_the_check_passes_a_scale_of_more_digits_than_are_written(tmp_path: Path) -> None:
+    """NIfTI-2 has 64 bits for what NIfTI-1 says in 32."""
+    scaled = nifti(numbered((5, 4, 3)), kind=nibabel.Nifti2Image)
+    scaled = put(scaled, 176, "<2d", 0.1, -1000.3)
+    shown = nifti(numbered((5, 4, 3), np.float64), kind=nibabel.Nifti2Image)
+    shown = put(shown, 192, "<2d", 41.7, 0.3)  # cal_max, cal_min
+    for data, value_range in ((scaled, Range(low=-1000, high=-990)), (shown, None)):
+        volume = stored_volume(data)
+        digest = pixels.pixel_digest(as_seen(volume, value_range))
+        assert verify_volume(written(tmp_path, encode(volume)), digest, value_range) == []
+    for slope, intercept in ((1e300, 0), (1e-300, 0), (1, 1e300)):
+        assert reason(put(scaled, 176, "<2d", slope, intercept)) == "unreadable_header"
+
+
 def test_integers_are_seen_by_their_type_and_a_negative_slope_inverts() -> None:
     array = np.array([0, 255], np.uint8).reshape(2, 1, 1)
     assert as_seen(stored_volume(nifti(array))).ravel().tolist() == [1, 0]  # right to left
