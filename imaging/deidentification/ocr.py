@@ -70,6 +70,10 @@ def _pictures(displayed: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """The grey pictures (H, W) in 0..1 to search."""
     if displayed.ndim > 2 and displayed.shape[-1] == 3:
         displayed = displayed.max(axis=-1)  # a text of pure blue is as bright as a white one
+    numbers = displayed[np.isfinite(displayed)]
+    if 0 < numbers.size < displayed.size:
+        low, high = float(numbers.min()), float(numbers.max())
+        displayed = np.nan_to_num(displayed, nan=low, posinf=high, neginf=low)
     frames = displayed if displayed.ndim == 3 else displayed[None]
     chosen = sorted({round(i) for i in np.linspace(0, len(frames) - 1, FRAMES)})
     pictures = [frames[i] for i in chosen]

@@ -100,6 +100,16 @@ def test_text_of_one_colour_and_of_one_frame() -> None:
     assert covered(ink, ocr.find_text(1 - frames)) >= 0.95  # the darkest
 
 
+def test_values_that_are_no_numbers_hide_no_text() -> None:
+    """Floating-point volumes commonly say so of what lies outside the body."""
+    image, ink = written(radiograph(), 60, 50)
+    image[-40:] = np.nan
+    image[0, :3] = np.inf, -np.inf, np.nan
+    assert covered(ink, ocr.find_text(image)) >= 0.95
+    assert covered(ink, ocr.find_text(np.stack([image, image]))) >= 0.95
+    assert ocr.find_text(np.full((2, 40, 40), np.nan, np.float32)) == ()
+
+
 def test_numbers_of_any_range(dicom_dataset: Callable[..., Any]) -> None:
     """A dim signed image, its polarity turned, is searched as a reader would see it."""
     image, ink = written(radiograph(), 60, 50)
