@@ -315,7 +315,7 @@ def _leaks(path: Path, data: bytes, values: NDArray[Any]) -> list[verify.Leak]:
     """Open a written mask again, and tell what is wrong with it."""
     if pixels.media_type(data) == pixels.PNG:
         return verify.verify_picture(path, pixels.pixel_digest(pixels.scale_picture(values[0])))
-    return volumes.verify_volume(path, pixels.pixel_digest(pixels.scale_picture(values)))
+    return volumes.verify_volume(path, volumes.stored_digest(volumes.Volume(values, np.eye(4), 0)))
 
 
 def _label(facts: Facts) -> Label:

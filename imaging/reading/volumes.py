@@ -5,6 +5,7 @@ extensions behind it whole DICOM headers. Neither is parsed, let alone written.
 """
 
 import gzip
+import hashlib
 import math
 import zlib
 from collections.abc import Iterator, Sequence
@@ -162,12 +163,24 @@ def encode(volume: Volume) -> bytes:
     return gzip.compress(whole, compresslevel=1, mtime=0)
 
 
-def verify_volume(path: Path, pixels: str, value_range: "Range | None" = None) -> "list[Leak]":
-    """Open a written volume again: its voxels are as they were, and nothing else is in it."""
+def stored_digest(volume: Volume) -> str:
+    """SHA-256 of the voxels as `encode` stores them, and of their scale."""
+    array = np.ascontiguousarray(volume.array, volume.array.dtype.newbyteorder("<"))
+    return _digest(array.shape, array.dtype, volume.slope, volume.intercept, array.data)
+
+
+def verify_volume(path: Path, stored: str) -> "list[Leak]":
+    """Open a written volume again: its voxels are as they were, and nothing else is in it.
+
+    They are compared as they lie in the file: at 45 degrees rounding decides how axes are turned.
+
+    Args:
+        path: The written file.
+        stored: The `stored_digest` of what was to be written.
+    """
     import nibabel
 
     from imaging.deidentification.verifying.verify import Leak
-    from imaging.reading.pixels import pixel_digest
 
     data = path.read_bytes()
     leaks = []
@@ -178,15 +191,25 @@ def verify_volume(path: Path, pixels: str, value_range: "Range | None" = None) -
     whole = unpacker.decompress(data)
     header = nibabel.Nifti1Header(whole[:348])
     leaks += [Leak("attributes", name) for name in _TEXTS if header[name].tobytes().strip(b"\0")]
-    offset, size = int(header["vox_offset"]), math.prod(header.get_data_shape())
-    end = offset + size * header.get_data_dtype().itemsize
+    shape, dtype = header.get_data_shape(), header.get_data_dtype()
+    offset = int(header["vox_offset"])
+    end = offset + math.prod(shape) * dtype.itemsize
     if offset != 352 or any(whole[348:352]) or len(whole) != end:
         leaks.append(Leak("attributes", "extensions"))
     if unpacker.unused_data or not unpacker.eof:
         leaks.append(Leak("attributes", "bytes behind the volume"))
-    if pixel_digest(as_seen(stored_volume(data), value_range)) != pixels:
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if _digest(shape[::-1], dtype, slope, intercept, whole[offset:end]) != stored:
         leaks.append(Leak("pixels", "PixelData"))
     return sorted(leaks)
+
+
+def _digest(
+    shape: tuple[int, ...], dtype: np.dtype[Any], slope: float, intercept: float, voxels: Any
+) -> str:
+    digest = hashlib.sha256(f"{shape} {dtype.str} {slope} {intercept} ".encode())
+    digest.update(voxels)
+    return digest.hexdigest()
 
 
 def declared_shape(data: bytes) -> tuple[int, int, int]:

@@ -288,20 +288,15 @@ def _examine_volume(data: bytes, facts: Facts, worker: _Worker) -> None:
         volume = replace(volume, array=burned_in.masked(volume.array, regions))
     seen = volumes.as_seen(volume, worker.how.volume_range)
     written = volumes.encode(volume)
-    pixel_sha256 = pixels.pixel_digest(seen)
-    _keep(
-        written,
-        facts,
-        worker,
-        lambda draft: volumes.verify_volume(draft, pixel_sha256, worker.how.volume_range),
-    )
+    stored = volumes.stored_digest(volume)
+    _keep(written, facts, worker, lambda draft: volumes.verify_volume(draft, stored))
     slices_mm, rows_mm, columns_mm = volume.spacing_mm
     facts["geometry"] = volume.geometry
     facts["row"] = _filled(
         {
             **_named(facts, worker, ".nii.gz"),
             "source_format": "nifti",
-            "pixel_sha256": pixel_sha256,
+            "pixel_sha256": pixels.pixel_digest(seen),
             "bits_stored": 8 * volume.array.itemsize,
             "pixel_spacing_mm": rows_mm,
             "column_spacing_mm": columns_mm,

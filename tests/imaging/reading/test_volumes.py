@@ -15,7 +15,15 @@ from hypothesis.extra import numpy as arrays
 
 from imaging.config import Range
 from imaging.reading import pixels, volumes
-from imaging.reading.volumes import Volume, as_seen, encode, same_grid, stored_volume, verify_volume
+from imaging.reading.volumes import (
+    Volume,
+    as_seen,
+    encode,
+    same_grid,
+    stored_digest,
+    stored_volume,
+    verify_volume,
+)
 from imaging.reasons import SetAside
 
 SECRET = b"Quernstein^Adalbert"
@@ -113,8 +121,10 @@ def test_the_check_passes_a_scale_of_more_digits_than_are_written(tmp_path: Path
     shown = put(shown, 192, "<2d", 41.7, 0.3)  # cal_max, cal_min
     for data, value_range in ((scaled, Range(low=-1000, high=-990)), (shown, None)):
         volume = stored_volume(data)
-        digest = pixels.pixel_digest(as_seen(volume, value_range))
-        assert verify_volume(written(tmp_path, encode(volume)), digest, value_range) == []
+        path = written(tmp_path, encode(volume))
+        assert verify_volume(path, stored_digest(volume)) == []
+        again = as_seen(stored_volume(path.read_bytes()), value_range)
+        assert np.array_equal(again, as_seen(volume, value_range))
     for slope, intercept in ((1e300, 0), (1e-300, 0), (1, 1e300)):
         assert reason(put(scaled, 176, "<2d", slope, intercept)) == "unreadable_header"
 
@@ -285,7 +295,7 @@ def written(tmp_path: Path, data: bytes) -> Path:
 
 def test_the_check_of_a_written_volume_finds_what_should_not_be_there(tmp_path: Path) -> None:
     volume = stored_volume(nifti(numbered((5, 4, 3))))
-    digest, clean = pixels.pixel_digest(as_seen(volume)), encode(volume)
+    digest, clean = stored_digest(volume), encode(volume)
     whole = gzip.decompress(clean)
     named = bytearray(clean)
     named[3], named[10:10] = 8, b"Quernstein\0"  # FNAME
@@ -302,9 +312,21 @@ def test_the_check_of_a_written_volume_finds_what_should_not_be_there(tmp_path: 
         (gzip.compress(whole + SECRET, mtime=0), ["extensions"]),
         (clean + SECRET, ["bytes behind the volume"]),
         (gzip.compress(bytes(tampered), mtime=0), ["PixelData"]),
+        (gzip.compress(put(whole, 112, "<f", 2), mtime=0), ["PixelData"]),  # the scale
+        (gzip.compress(put(whole, 70, "<h", 512), mtime=0), ["PixelData"]),  # another type
     ):
         leaks = verify_volume(written(tmp_path, data), digest)
         assert [leak.attribute for leak in leaks] == attributes
+
+
+def test_the_check_passes_a_volume_that_lies_between_two_axes(tmp_path: Path) -> None:
+    """At 45 degrees the last digit decides which way an axis runs, and writing rounds it."""
+    half = np.sqrt(0.5)
+    about_x = np.array([[1, 0, 0, 0], [0, half, -half, 0], [0, half, half, 0], [0, 0, 0, 1]])
+    about_y = np.array([[half, 0, -half, 0], [0, 1, 0, 0], [half, 0, half, 0], [0, 0, 0, 1]])
+    for affine in (about_x, about_y, about_x @ about_y, about_y @ about_x):
+        volume = stored_volume(nifti(numbered((5, 4, 3)), affine))
+        assert verify_volume(written(tmp_path, encode(volume)), stored_digest(volume)) == []
 
 
 def test_real_volumes_come_out_as_another_reader_sees_them(real_data: Path) -> None:
