@@ -106,8 +106,9 @@ def clean_folder(
     started = time.monotonic()
     check_out(scans, out)
     how = Examination(
-        policy, colour, frames, None, timeout_s, memory_gib, crosswalk, compare=True, by_study=True
-    )
+        policy, colour, frames, None, timeout_s, memory_gib, crosswalk,
+        compare=True, by_study=True, describe=False,
+    )  # fmt: skip
     with closing(open_names(policy, key, crosswalk)) as drawn:
         name_of_work = recipe(how, drawn)
     cache = workspace().home / FOLDER

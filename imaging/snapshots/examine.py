@@ -44,6 +44,8 @@ class Examination:
         compare: Whether to tell what was done to each attribute.
         by_study: Whether images of a study that names no patient count as one patient's, instead
             of being set aside.
+        describe: Whether to say how a volume looks, as the manifest does: that takes a range of
+            values to show, which a volume can be cleaned without.
     """
 
     policy: DeidentificationPolicy
@@ -55,6 +57,7 @@ class Examination:
     crosswalk: Path = Path("crosswalk.sqlite")
     compare: bool = False
     by_study: bool = False
+    describe: bool = True
 
     def as_json(self) -> dict[str, Any]:
         """For a worker; and for the name of what it finds out."""
@@ -286,7 +289,7 @@ def _examine_volume(data: bytes, facts: Facts, worker: _Worker) -> None:
     if regions := burned_in.text_regions(None, volume.array, worker.how.policy.text_in_pixels):
         facts["masked"] = True
         volume = replace(volume, array=burned_in.masked(volume.array, regions))
-    seen = volumes.as_seen(volume, worker.how.volume_range)
+    seen = volumes.as_seen(volume, worker.how.volume_range) if worker.how.describe else None
     written = volumes.encode(volume)
     stored = volumes.stored_digest(volume)
     _keep(written, facts, worker, lambda draft: volumes.verify_volume(draft, stored))
@@ -296,13 +299,14 @@ def _examine_volume(data: bytes, facts: Facts, worker: _Worker) -> None:
         {
             **_named(facts, worker, ".nii.gz"),
             "source_format": "nifti",
-            "pixel_sha256": pixels.pixel_digest(seen),
+            "sha256": hashlib.sha256(written).hexdigest(),
+            "pixel_sha256": None if seen is None else pixels.pixel_digest(seen),
             "bits_stored": 8 * volume.array.itemsize,
             "pixel_spacing_mm": rows_mm,
             "column_spacing_mm": columns_mm,
             "slice_spacing_mm": slices_mm,
             "patient_orientation": volume.orientation,
-            **_looks_of(written, seen, colour=False),
+            **({} if seen is None else _looks_of(written, seen, colour=False)),
         }
     )
 

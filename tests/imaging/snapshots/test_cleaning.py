@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
@@ -87,6 +89,23 @@ def test_files_with_masked_text_are_counted(clean) -> None:
     device = {"modality": "DX", "regions": [corner]}
     cleaned = clean(text_in_pixels={"action": "mask", "devices": [device]})
     assert (cleaned.written, cleaned.masked) == (3, 3)
+
+
+def test_a_volume_is_cleaned_whatever_its_values_mean(clean, scans: Path, tmp_path: Path) -> None:
+    """What is shown as black and white matters to who looks, or learns; not to a copy."""
+    arrays = [np.arange(60).reshape(5, 4, 3).astype(t) for t in ("<i2", "<i4", "<f4", "<f8")]
+    for array in arrays:
+        if array.dtype.kind == "f":
+            array[0, 0] = np.nan, np.inf, -1e30
+        image = nibabel.Nifti1Image(array, np.diag([-2.0, -3, 4, 1]))
+        image.header["descrip"] = b"Quernstein"
+        (scans / f"{array.dtype}.nii").write_bytes(image.to_bytes())
+    cleaned = clean()
+    assert (cleaned.pictures, cleaned.written) == (4, 6)
+    written = [nibabel.load(path) for path in (tmp_path / "out" / "pictures").iterdir()]
+    assert not any(b"Quernstein" in image.to_bytes() for image in written)
+    values = {image.dataobj.dtype: np.asanyarray(image.dataobj).tobytes() for image in written}
+    assert values == {array.dtype: array.tobytes() for array in arrays}
 
 
 def test_what_was_done_is_told_for_each_attribute_and_nothing_of_a_value(clean) -> None:
