@@ -93,8 +93,8 @@ class Workspace:
     def has_secret(self, name: str) -> bool:
         """Whether it exists already; `secret` would make it."""
         variable = secret_variable(name)
-        given = variable in os.environ or f"{variable}_FILE" in os.environ
-        return given or (self.home / "secrets" / name).exists()
+        given = os.environ.get(variable) or os.environ.get(f"{variable}_FILE")
+        return bool(given) or (self.home / "secrets" / name).exists()
 
     def fingerprint(self, name: str) -> str:
         """Tell two keys apart without telling anything of either."""

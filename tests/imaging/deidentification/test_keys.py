@@ -33,6 +33,15 @@ def test_a_file_that_the_environment_names(
     assert not (place.home / "secrets").exists()  # none is made beside it
 
 
+def test_an_empty_variable_gives_no_key(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compose file sets it so where nothing stands behind it: one is made, and spoken of."""
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.setenv(f"{VARIABLE}_FILE", "")
+    assert not place.has_secret(NAME)
+    place.secret(NAME)
+    assert place.has_secret(NAME)
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o602, 0o601])
 def test_a_file_for_everybody_is_refused(
     place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
