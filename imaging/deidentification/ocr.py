@@ -36,6 +36,7 @@ SHORTEST, LONGEST = 3, 8  # pixels, of a group's sides, at least: noise makes sm
 THICKEST = 0.04  # of the image's short side: letters of a ninth of it; ribs are broader
 GROWTH = 3.0  # of area over perimeter, from core to line; PP-OCR takes 1.6, and cuts letters
 REACH = 5.0  # of the core's breadth, at both ends: faint letters there are overlooked
+OUTLYING = 10  # times the range of nearly all pixels: then that one is searched, too
 FRAMES = 3  # of a multi-frame image, besides what is brightest and darkest over all
 
 
@@ -80,9 +81,14 @@ def _pictures(displayed: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     if len(frames) > 1:
         pictures += [frames.max(axis=0), frames.min(axis=0)]
     for picture in pictures:
-        low, high = float(picture.min()), float(picture.max())
-        if high > low:
-            yield (picture.astype(np.float32) - low) / (high - low)
+        low, *most, high = np.percentile(picture.astype(np.float64), (0, 0.1, 99.9, 100))
+        ranges = [(low, high)]
+        if high - low > OUTLYING * (most[1] - most[0]):  # a hot pixel, beside which all is dark
+            ranges.append((most[0], most[1]))
+        for darkest, brightest in ranges:
+            if brightest > darkest:
+                scaled = (picture.astype(np.float64) - darkest) / (brightest - darkest)
+                yield np.clip(scaled, 0, 1).astype(np.float32)
 
 
 def _search(picture: NDArray[np.float32]) -> Iterator[Region]:

@@ -110,6 +110,12 @@ def test_values_that_are_no_numbers_hide_no_text() -> None:
     assert ocr.find_text(np.full((2, 40, 40), np.nan, np.float32)) == ()
 
 
+def test_a_few_extreme_values_hide_no_text() -> None:
+    image, ink = written(radiograph(), 60, 50)
+    image[3, 3], image[-4, -4] = 1e30, -1e30
+    assert covered(ink, ocr.find_text(image)) >= 0.95
+
+
 def test_numbers_of_any_range(dicom_dataset: Callable[..., Any]) -> None:
     """A dim signed image, its polarity turned, is searched as a reader would see it."""
     image, ink = written(radiograph(), 60, 50)
