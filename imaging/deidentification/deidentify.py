@@ -23,7 +23,7 @@ from imaging.deidentification.encoding import BINARY, Level, by_number, put
 from imaging.deidentification.image_pixel import put_pixels
 from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Names
-from imaging.deidentification.spellings import Mention
+from imaging.deidentification.spellings import MONTHS, Mention
 from imaging.reasons import SetAside
 
 if TYPE_CHECKING:
@@ -43,12 +43,16 @@ _PER_YEAR = {"D": 365.25, "W": 365.25 / 7, "M": 12, "Y": 1}
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")
 _TIME = re.compile(r"[0-9:.+-]{1,26}")
 _WORD = re.compile(r"[^\W_]+")
-# In texts: 20190305, 2019-03-05, 5.3.2019, 05/03/19, 5 Mar 2019, March 5, 2019.
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+# In texts: 20190305 with or without a time, 2019-03-05, 05032019, 5.3.2019, 05/03/19,
+# 5th March 2019, 5 de marzo de 2019, 05-Mar-19, March 5, 2019, 2019-Mar-05.
+_BEGINNING = rf"(?:{'|'.join(MONTHS)})"
+_MONTH, _TH, _YEAR = rf"{_BEGINNING}[^\W\d_]*", r"(?:st|nd|rd|th)?", r"(?:19|20)\d\d"
 _DATE_IN_TEXT = re.compile(
-    r"(?<!\d)(?:(?:19|20)\d\d(?:(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])|([-./])\d\d?\1\d\d?)"
-    r"|\d\d?([-/])\d\d?\2(?:19|20)?\d\d|\d\d?\.\d\d?\.(?:19|20)\d\d"
-    rf"|\d\d?[ .-]*{_MONTH}[ .,-]*(?:19|20)\d\d|{_MONTH}[ .]*\d\d?[ ,]+(?:19|20)\d\d)(?!\d)",
+    rf"(?<!\d)(?:{_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:T?[0-2]\d[0-5]\d(?:[0-5]\d)?)?"
+    rf"|{_YEAR}([-./_ ])\d\d?\1\d\d?|[0-3]\d[01]\d{_YEAR}"
+    rf"|\d\d?([-/])\d\d?\2(?:19|20)?\d\d|\d\d?([._ ])\d\d?\3{_YEAR}"
+    rf"|\d\d?{_TH}[ ./-]*(?:de )?{_MONTH}[ .,/-]*(?:de )?{_YEAR}|\d\d?([-/ ]){_BEGINNING}\4\d\d"
+    rf"|{_MONTH}[ ./-]*\d\d?{_TH}[ ,/-]+{_YEAR}|{_YEAR}[ ./_-]?{_MONTH}[ ./_-]?\d\d?)(?!\d)",
     re.IGNORECASE,
 )
 _FORMATS = {

@@ -24,16 +24,25 @@ _ONE_LETTER = str.maketrans(
     {"ß": "ss", "æ": "ae", "ø": "o", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
 )
 _HIRAGANA = {katakana: katakana - 0x60 for katakana in range(0x30A1, 0x30F7)}
-_MONTHS = {
-    month: f"{number:02d}".encode()
-    for number, month in enumerate(b"jan feb mar apr may jun jul aug sep oct nov dec".split(), 1)
-}
+# How months begin, in English, German, French, Spanish and Italian.
+MONTHS = {
+    beginning: f"{number:02d}"
+    for number, beginnings in enumerate(
+        (
+            "jan jän ene gen", "feb fév fev", "mar mär", "apr avr abr", "may mai mag",
+            "jun juin giu", "jul juil lug", "aug aoû aou ago", "sep set", "oct okt ott", "nov",
+            "dec dez déc dic",
+        ),
+        1,
+    )
+    for beginning in beginnings.split()
+}  # fmt: skip
 # Looking ahead only, so that 1.5.3.2019 is read as 1.5.3 and as 5.3.2019.
 _NUMERIC_DAY = re.compile(rb"(?<!\d)(?=(\d{1,4})([-./ _]|)(\d\d?)\2(\d{1,4})(?!\d))")
 _WORDED_DAY = re.compile(
-    rb"(?<!\d)(\d{0,4})(?:st|nd|rd|th)?[-., ]{0,2}("
-    + b"|".join(_MONTHS)
-    + rb")[a-z]{0,6}[-., ]{0,2}(\d{0,2})(?:st|nd|rd|th)?[-., ]{0,2}(\d{4})?(?!\d)"
+    rb"(?<!\d)(\d{0,4})(?:st|nd|rd|th)?[-./, ]{0,2}(?:de )?("
+    + "|".join(MONTHS).encode()
+    + rb")[a-z]{0,6}[-./, ]{0,2}(?:de )?(\d{0,2})(?:st|nd|rd|th)?[-./, ]{0,2}(\d{4})?(?!\d)"
 )
 
 
@@ -120,11 +129,12 @@ def _days(text: bytes) -> Iterator[bytes]:
         yield last + middle.zfill(2) + first.zfill(2)
         yield last + first.zfill(2) + middle.zfill(2)
     for match in _WORDED_DAY.finditer(text):
-        before, month, after, year = match.groups()
+        before, beginning, after, year = match.groups()
+        month = MONTHS[beginning.decode()].encode()
         if year:
-            yield year + _MONTHS[month] + (before or after).zfill(2)
+            yield year + month + (before or after).zfill(2)
         elif len(before) == 4:
-            yield before + _MONTHS[month] + after.zfill(2)
+            yield before + month + after.zfill(2)
 
 
 @lru_cache(maxsize=1024)  # of one process: a patient's files follow each other

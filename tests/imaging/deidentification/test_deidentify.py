@@ -385,6 +385,17 @@ def test_what_is_no_date_is_emptied(dicom_dataset: Made, clean: Clean, nonsense:
         ("5 Mar 2019", ""),
         ("5-MAR-2019", ""),
         ("March 5, 2019", ""),
+        ("5th March 2019", ""),
+        ("MAR-05-2019", ""),
+        ("2019-Mar-05", ""),
+        ("5. M\u00e4rz 2019", ""),
+        ("5 de marzo de 2019", ""),
+        ("05-Mar-19", ""),
+        ("05032019", ""),
+        ("2019_03_05", ""),
+        ("VE11 20190305101559", "VE11"),
+        ("VE11 20190305T1015", "VE11"),
+        ("1 MARKER 20", "1 MARKER 20"),
         ("4.12.06", "4.12.06"),  # a version
         ("2019", "2019"),
         ("20195305", "20195305"),  # no day of any year
