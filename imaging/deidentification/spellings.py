@@ -13,6 +13,9 @@ INSIDE = 5  # letters of a name that is also looked for inside longer words
 NUMBER = 6  # characters of a number; "17" is also a measurement somewhere
 
 _WORD = re.compile(r"[^\W\d_]+")
+_BETWEEN = b"-/. "  # groups of digits
+# 765-12-34, 756.1234.5678.97; with a single point it is a decimal.
+_GROUPED = re.compile(rb"(?<![A-Za-z0-9.])\d+(?:(?:[-/ ]\d+)+|(?:\.\d+){2,})(?![A-Za-z0-9])")
 _ALONE = rb"(?<![A-Za-z0-9])%b(?![A-Za-z0-9])"  # J.Kim names a Kim
 _NUMBER_ALONE = rb"(?<![A-Za-z0-9.])%b(?![A-Za-z0-9]|\.[0-9])"  # 1.17.3 is nobody's 17
 _DIGIT = re.compile(rb"\d")
@@ -77,6 +80,10 @@ class Mention:
             alone = _NUMBER_ALONE if _DIGIT.search(word) else _ALONE
             if word in text and re.search(alone % re.escape(word), text):
                 yield word
+        joined = text.translate(None, _BETWEEN)
+        if any(word in joined for word in self.alone if word.isdigit()):
+            groups = {found.translate(None, _BETWEEN) for found in _GROUPED.findall(text)}
+            yield from groups.intersection(self.alone)
         if any(day[:4] in text for day in self.days):
             yield from self.days.intersection(_days(text))
 
@@ -139,7 +146,10 @@ def _days(text: bytes) -> Iterator[bytes]:
 
 @lru_cache(maxsize=1024)  # of one process: a patient's files follow each other
 def of_name(text: str) -> tuple[str, ...]:
-    """Each part of a person's name, in other letters and backwards; short parts joined, too."""
+    """Each part of a person's name, in other letters and backwards; short parts joined, too.
+
+    Two parts of two letters each are looked for side by side only: Li^Na as LiNa, Na Li, Li, Na.
+    """
     forms = (unicodedata.normalize("NFC", text).lower(), _alike(text))  # in bytes; in texts
     return tuple(dict.fromkeys(word for form in forms for word in _of_parts(form)))
 
@@ -151,6 +161,9 @@ def _of_parts(text: str) -> list[str]:
     for first, second in pairwise(parts):
         if min(len(first), len(second)) < INSIDE <= len(first + second):
             words += [first + second, second + first]
+        elif not (_telling(first) or _telling(second)) and len(first + second) > SHORTEST:
+            pairs = ((first, second), (second, first))
+            words += [between.join(pair) for pair in pairs for between in ("", " ", "^", ", ")]
     return words
 
 

@@ -41,6 +41,10 @@ def test_another_day_is_not(text: str) -> None:
         ("1.2.3", "1.2.3.4", False),
         ("1.2.3", "uid 1.2.3 of", True),
         ("7651234", "17651234", False),
+        ("7651234", "ID 765-12-34", True),
+        ("7561234567897", "756.1234.5678.97", True),
+        ("7651234", "765.1234", False),  # a length
+        ("7651234", "1.2.765.12.34", False),
         ("7651234", "MRN7651234", False),
         ("mrn-7651234", "(MRN-7651234)", True),
         ("m\u00fchlqvist", "Dr M\u00fchlqvist", True),
@@ -105,6 +109,9 @@ def test_names_in_other_letters_backwards_and_joined() -> None:
         ("\u0130pek^Jo", "IPEK"),
         ("\u0130pek^Jo", "\u0130PEK"),
         ("Ipek^Jo", "\u0130pek"),
+        ("Li^Na", "LI^NA"),
+        ("Li^Na", "Dr. Na Li"),
+        ("Li^Na", "LiNa 2"),
         ("Yamada^Jo==\u3084\u307e\u3060", "\u30e4\u30de\u30c0"),  # in katakana
         ("Yamada^Jo==\u3084\u307e\u3060", "\uff94\uff8f\uff80\uff9e"),  # of half width
         ("\uff94\uff8f\uff80\uff9e^\uff80\uff9b\uff73", "\u3084\u307e\u3060"),
