@@ -94,6 +94,8 @@ class Mention:
         """
         yield from (word for word in self.spelled if word in data)
         data = data.lower()
+        if any(day[:4] in data for day in self.days):
+            yield from self.days.intersection(_days(data))
         letters = data.replace(b"\0", b"")  # of two bytes, too
         for word in (*self.inside, *self.alone):
             if len(word) < INSIDE or word not in letters:

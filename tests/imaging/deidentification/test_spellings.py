@@ -89,6 +89,8 @@ def test_digits_of_a_decimal_in_bytes_are_chance(data: bytes, found: bool) -> No
 
 def test_a_day_in_bytes_is_found_with_the_time_behind_it() -> None:
     assert list(mention(["20190305"]).found_in_bytes(b"\x0120190305101559")) == [b"20190305"]
+    assert list(mention(["20190305"]).found_in_bytes(b"\x012019-03-05T\xff")) == [b"20190305"]
+    assert list(mention(["20190305"]).found_in_bytes(b"\x005 Mar 2019\x00")) == [b"20190305"]
 
 
 def test_names_in_other_letters_backwards_and_joined() -> None:
