@@ -75,7 +75,8 @@ _COLUMNS = {
     "series_number": ("int32", True),
     "acquisition_number": ("int32", True),
     "instance_number": ("int32", True),
-    # Where in tenths an image stood in the source, and its patient among the patients' numbers.
+    # Where in tenths an image stood in the source, and its patient among the patients' numbers; of
+    # fewer than 110 patients in coarser parts.
     "source_order_decile": ("int8", True),
     "patient_order_decile": ("int8", True),
     "source_split": ("string", True),  # as the labels table has it

@@ -20,7 +20,7 @@ from imaging.config import IngestionConfig
 from imaging.deidentification import deidentify, profile, spellings
 from imaging.deidentification.policy import DeidentificationPolicy, not_safe_harbor
 from imaging.deidentification.pseudonyms import Names, open_names
-from imaging.deidentification.risk import Risk, retained, risk_summary
+from imaging.deidentification.risk import SMALLISH, Risk, retained, risk_summary
 from imaging.deidentification.verifying import verify
 from imaging.labelling import labels, masks
 from imaging.manifest import MANIFEST, schema, write_sorted
@@ -86,6 +86,8 @@ def take_snapshot(
         kept = [image for image in images if not image.reason]
         original = original_ids(kept, label_of, sealed, names)
         rank = ranks(original)
+        # In tenths of 11 patients or more: whoever has their list must not find one by its place.
+        parts = max(1, min(10, len(rank) // SMALLISH))
 
         def rows() -> Iterator[dict[str, Any]]:
             in_order = sorted(enumerate(images), key=lambda place: place[1].instance)
@@ -101,8 +103,8 @@ def take_snapshot(
                 patient_id = original[row["patient_id"]]
                 yield row | {
                     "label_known_since": _moved(label.known_since, patient_id, names, how.policy),
-                    "source_order_decile": 10 * i // len(images),
-                    "patient_order_decile": 10 * rank[row["patient_id"]] // len(rank),
+                    "source_order_decile": parts * i // len(images),
+                    "patient_order_decile": parts * rank[row["patient_id"]] // len(rank),
                 }
 
         write_sorted(rows(), snapshot)
