@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from lineage.errors import BadInput
 Settings = TypeVar("Settings", bound=BaseModel)
 Keys = tuple[int | str, ...]
 
+MOST_VALUES = 100_000  # aliases of aliases of aliases would fill the memory
 # What YAML's own words mean for who wrote the line.
 YAML_HINTS = {
     "<block end>": "a line is indented otherwise than the lines beside it",
@@ -92,6 +94,9 @@ def read_settings(path: Path, kind: type[Settings], overrides: Sequence[str] = (
         raise BadInput(f"{path}: not a text file; settings are written in YAML") from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if next(islice(_nodes(root), MOST_VALUES, None), None):
+            many = f"more than {MOST_VALUES:,} values (what an alias names counts each time)"
+            raise BadInput(f"{path}: {many}")
         values = yaml.safe_load(text)
         if not isinstance(values, dict):
             raise BadInput(f"{path}: expected sections such as {_names(kind)[:3]}")
@@ -227,6 +232,15 @@ def _apply(values: dict[str, Any], override: str) -> None:
         place[last] = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):  # 2024-02-30
         raise BadInput(f"--set {override}: the value is not YAML") from None
+
+
+def _nodes(node: yaml.Node | None) -> Iterator[yaml.Node]:
+    """A node and all below it, again for each alias."""
+    if node:
+        yield node
+        for below in node.value if isinstance(node, yaml.CollectionNode) else ():
+            for each in below if isinstance(below, tuple) else (below,):
+                yield from _nodes(each)
 
 
 def _refuse_duplicates(path: Path, node: yaml.Node | None) -> None:

@@ -199,6 +199,12 @@ def test_a_value_within_itself_is_refused(tmp_path, value) -> None:
     assert "nested too deeply" in message(tmp_path, VALID, f"training.network.args.x={value}")
 
 
+def test_aliases_of_aliases_are_refused_before_they_are_followed(tmp_path) -> None:
+    lines = [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    bomb = "\n".join(["a0: &a0 [x]", *lines, "registration: {name: *a9}"])
+    assert "more than 100,000 values" in message(tmp_path, bomb)
+
+
 def test_a_day_that_never_was_is_bad_input(tmp_path) -> None:
     assert "day is out of range" in message(tmp_path, ARGS.replace("VALUE", "2024-02-30"))
     assert "the value is not YAML" in message(tmp_path, VALID, "sources.scans=2024-02-30")
