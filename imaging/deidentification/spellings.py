@@ -74,7 +74,8 @@ class Mention:
 
     def found(self, text: bytes) -> Iterator[bytes]:
         """The identifiers that a text, UTF-8, mentions."""
-        text = _alike(str(text, "utf-8", "replace")).encode()
+        told = str(text, "utf-8", "replace").lower()  # of bytes, only ASCII would be
+        text = (told if told.isascii() else f"{told}\n{_alike(told)}").encode()
         yield from (word for word in self.inside if word in text)
         for word in self.alone:
             alone = _NUMBER_ALONE if _DIGIT.search(word) else _ALONE
@@ -150,6 +151,7 @@ def _days(text: bytes) -> Iterator[bytes]:
 def of_name(text: str) -> tuple[str, ...]:
     """Each part of a person's name, in other letters and backwards; short parts joined, too.
 
+    What was read in a wrong character set has signs amid its letters, and is looked for whole.
     Two parts of two letters each are looked for side by side only: Li^Na as LiNa, Na Li, Li, Na.
     """
     forms = (unicodedata.normalize("NFC", text).lower(), _alike(text))  # in bytes; in texts
@@ -159,6 +161,8 @@ def of_name(text: str) -> tuple[str, ...]:
 def _of_parts(text: str) -> list[str]:
     parts = _WORD.findall(text)
     words = [w for part in parts if _telling(part) for w in _letters(part)]
+    whole = map(str.strip, re.split(r"[\^=]", text))
+    words += [name for name in whole if len(name) > 1 and not name.isascii()]
     words += [word[::-1] for word in words if len(word) >= INSIDE]
     for first, second in pairwise(parts):
         if min(len(first), len(second)) < INSIDE <= len(first + second):

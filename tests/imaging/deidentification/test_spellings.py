@@ -141,3 +141,21 @@ def test_base64_and_hexadecimal_are_found_wherever_they_start(before: bytes, aft
     whole = before + b"Quernstein" + after
     assert any(form in base64.b64encode(whole) for form in forms)
     assert any(form in whole.hex().encode() for form in forms)
+
+
+@pytest.mark.parametrize(
+    ("codec", "name"),
+    [
+        ("gb18030", "\u738b^\u5c0f\u4e1c"),
+        ("shift_jis", "\u5c71\u7530^\u592a\u90ce"),
+        ("utf-8", "M\u00fcller^J\u00f6"),
+        ("cp1251", "\u0418\u0432\u0430\u043d^\u041b\u0438"),
+    ],
+)
+def test_a_name_in_an_undeclared_character_set_is_found_as_it_was_read(
+    codec: str, name: str
+) -> None:
+    as_read = name.encode(codec).decode("latin-1")
+    wanted = mention(spellings.of_name(as_read))
+    for part in as_read.split("^"):
+        assert wanted.search(f"v2 {part} x".encode())
