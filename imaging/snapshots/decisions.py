@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from imaging.deidentification.pseudonyms import Names
 from imaging.labelling.labels import Label, Mask
 from imaging.snapshots.ingested import unseal
+from lineage.errors import BadInput
 
 
 @dataclass(slots=True)
@@ -71,6 +72,27 @@ def _told(label: Label) -> tuple[int | None, str]:
 
 def _whose(image: Image, label: Label, names: Names) -> str:
     return image.patient or names.patient(label.patient_id or "")
+
+
+def refuse_parted_patients(
+    images: Sequence[Image], label_of: dict[str, Label], names: Names
+) -> None:
+    """Refuse a labels table in which one patient is several by the headers, whose word counts.
+
+    Raises:
+        BadInput: They would be parted, and one person could be trained and tested on.
+    """
+    named: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        label = label_of[str(image.key)]
+        if label.patient_id:
+            named[label.patient_id].add(_whose(image, label, names))
+    if parted := sum(len(patients) > 1 for patients in named.values()):
+        raise BadInput(
+            f"ingestion.labels.patient_column: {parted} patients of that column are several by the "
+            "PatientIDs of their files, which count, so that one person could be trained and "
+            "tested on: leave the setting out if the PatientIDs are right, or mend the files"
+        )
 
 
 def conflicting_instances(images: Sequence[Image]) -> None:

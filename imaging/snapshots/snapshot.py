@@ -25,7 +25,7 @@ from imaging.deidentification.verifying import verify
 from imaging.labelling import labels, masks
 from imaging.manifest import MANIFEST, schema, write_sorted
 from imaging.snapshots.croissant import write_croissant
-from imaging.snapshots.decisions import Image, decide, original_ids, ranks
+from imaging.snapshots.decisions import Image, decide, original_ids, ranks, refuse_parted_patients
 from imaging.snapshots.examine import Examination, known_by, study_day
 from imaging.snapshots.examined import Examined, examine_all, recipe
 from imaging.snapshots.ingested import Facts, cleaned_name, ingested
@@ -70,7 +70,8 @@ def take_snapshot(
         crosswalk: Where drawn pseudonyms are kept, for a policy that draws them.
 
     Raises:
-        BadInput: A column of the labels table names the patients.
+        BadInput: A column of the labels table names the patients, or its patients are not the
+            headers'.
         StepFailed: The check of what was written found a leak, or no worker could start.
     """
     how = examination(config, crosswalk)
@@ -84,6 +85,7 @@ def take_snapshot(
         images, sealed = _images(config, examined, label_of, key, snapshot)
         decide(images, label_of, names)
         kept = [image for image in images if not image.reason]
+        refuse_parted_patients(kept, label_of, names)
         original = original_ids(kept, label_of, sealed, names)
         rank = ranks(original)
         # In tenths of 11 patients or more: whoever has their list must not find one by its place.

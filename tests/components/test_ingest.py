@@ -251,6 +251,16 @@ def test_ingesting_again_gives_the_same_bytes_and_another_key_other_names(
     assert not set(read_manifest(first)["patient_id"]) & set(read_manifest(third)["patient_id"])
 
 
+def test_a_patient_of_the_table_who_is_several_by_the_headers_is_refused(
+    run: Callable[..., Path],
+) -> None:
+    files = {"a": scan(1), "b": scan(2, PatientID="study-2")}  # as some archives export
+    with pytest.raises(BadInput, match="1 patients of that column are several by the PatientIDs"):
+        run(files, patient_column="finding")
+    with pytest.raises(BadInput, match="1 patients of that column"):
+        run({"a": scan(1), "b.png": picture(1)}, patient_column="finding")
+
+
 def test_times_do_not_tell_the_order_of_the_source(run: Callable[..., Path]) -> None:
     images = run({f"{i}": scan(i) for i in range(3)}) / "images"
     assert len({path.stat().st_mtime_ns for path in images.rglob("*.dcm")}) == 1
@@ -548,7 +558,7 @@ def test_counts_always_add_up(draws: list[tuple[str, str | None]]) -> None:
 
 
 def label_everything(scans: Path) -> dict[str, Label]:
-    return {file: Label(1, patient_id="P") for file in find_files(scans)}
+    return {file: Label(1, patient_id=file) for file in find_files(scans)}
 
 
 def test_all_of_pydicoms_own_files(tmp_path: Path) -> None:
