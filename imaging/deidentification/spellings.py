@@ -13,9 +13,11 @@ INSIDE = 5  # letters of a name that is also looked for inside longer words
 NUMBER = 6  # characters of a number; "17" is also a measurement somewhere
 
 _WORD = re.compile(r"[^\W\d_]+")
-_BETWEEN = b"-/. "  # groups of digits
-# 765-12-34, 756.1234.5678.97; with a single point it is a decimal.
-_GROUPED = re.compile(rb"(?<![A-Za-z0-9.])\d+(?:(?:[-/ ]\d+)+|(?:\.\d+){2,})(?![A-Za-z0-9])")
+_BETWEEN = b"-/_. "
+# 765 12 34, AB-12345, 756.1234.5678.97; with a single point it is a decimal.
+_GROUPED = re.compile(
+    rb"(?<![a-z0-9.])(?:[a-z0-9]+(?:[-/_][a-z0-9]+)+|\d+(?:(?: \d+)+|(?:\.\d+){2,}))(?![a-z0-9])"
+)
 _ALONE = rb"(?<![A-Za-z0-9])%b(?![A-Za-z0-9])"  # J.Kim names a Kim
 _NUMBER_ALONE = rb"(?<![A-Za-z0-9.])%b(?![A-Za-z0-9]|\.[0-9])"  # 1.17.3 is nobody's 17
 _DIGIT = re.compile(rb"\d")
@@ -82,9 +84,8 @@ class Mention:
             if word in text and re.search(alone % re.escape(word), text):
                 yield word
         joined = text.translate(None, _BETWEEN)
-        if any(word in joined for word in self.alone if word.isdigit()):
-            groups = {found.translate(None, _BETWEEN) for found in _GROUPED.findall(text)}
-            yield from groups.intersection(self.alone)
+        if divided := {w for w in (*self.inside, *self.alone) if w in joined and w.isalnum()}:
+            yield from divided & {w.translate(None, _BETWEEN) for w in _GROUPED.findall(text)}
         if any(day[:4] in text for day in self.days):
             yield from self.days.intersection(_days(text))
 
@@ -202,14 +203,15 @@ def _letters(word: str) -> Iterator[str]:
 
 @lru_cache(maxsize=1024)
 def of_number(text: str) -> tuple[str, ...]:
-    """An identifier as it is, its digits, and these without leading zeros.
+    """An identifier as it is and without what divides it, its digits, these without leading zeros.
 
     "MRN-0123456" is 123456 in a field that takes numbers only.
     """
     if len(text) < NUMBER and sum(map(str.isalpha, text)) < 3:
         return ()  # 17 or A1 is also a measurement or a code somewhere
     digits = re.sub(r"\D", "", text)
-    words = [text.lower()]
+    whole = re.sub(r"[\W_]", "", text.lower())
+    words = [text.lower(), whole] if len(whole) >= NUMBER else [text.lower()]
     if len(digits.lstrip("0")) >= NUMBER:
         words += [digits, digits.lstrip("0")]
     return tuple(dict.fromkeys(words))
