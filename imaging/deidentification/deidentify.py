@@ -23,7 +23,7 @@ from imaging.deidentification.encoding import BINARY, Level, by_number, put
 from imaging.deidentification.image_pixel import put_pixels
 from imaging.deidentification.policy import CID_7050, DeidentificationPolicy
 from imaging.deidentification.pseudonyms import Names
-from imaging.deidentification.spellings import MONTHS, Mention
+from imaging.deidentification.spellings import INSIDE, MONTHS, Mention
 from imaging.reasons import SetAside
 
 if TYPE_CHECKING:
@@ -230,9 +230,10 @@ class Cleaner:
 
     def _kept_binary(self, vr: str, source: "Dataset", element: Any) -> tuple[bytes, bytes]:
         value, letter = _bytes_or_numbers(source, element, vr), _FORMATS.get(vr)
+        # Of few bytes, such as most numbers are, nothing is found.
+        if len(value) >= INSIDE and next(self.mention.found_in_bytes(value), None):
+            raise SetAside("residual_identity")
         if letter is None:
-            if next(self.mention.found_in_bytes(value), None):
-                raise SetAside("residual_identity")
             return value, b""
         numbers = (number for (number,) in struct.iter_unpack(f"<{letter}", value))
         whole = (n for n in numbers if isinstance(n, int) or n.is_integer())

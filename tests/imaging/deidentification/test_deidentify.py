@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import struct
 from collections.abc import Callable
 from datetime import date
 from io import BytesIO
@@ -679,6 +680,15 @@ def test_a_name_in_a_table_of_bytes_costs_that_file_only(
     with pytest.raises(SetAside) as caught:
         clean(dicom_dataset(VOILUTSequence=[table]))
     assert caught.value.reason == "residual_identity"
+
+
+def test_numbers_whose_bytes_spell_a_name_cost_that_file_only(
+    dicom_dataset: Made, clean: Clean
+) -> None:
+    source = dicom_dataset(PatientName="Adalbert^Jo")
+    source.add_new(0x00189087, "FD", struct.unpack("<d", b"Adalbert")[0])
+    with pytest.raises(SetAside, match="identifies the patient"):
+        clean(source)
 
 
 @pytest.mark.parametrize("number", ["inf", "9" * 5000])
