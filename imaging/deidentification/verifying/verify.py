@@ -104,7 +104,8 @@ def verify(
     unreadable: list[int] = []
     leaks: set[Leak] = set()
     said: list[str] = []  # texts that nothing but the string search can judge
-    ours = {pseudonym, *method, *texts_of(dataset.file_meta.get("ImplementationClassUID"))}
+    ours = {pseudonym, *method}
+    ours.update(*(texts_of(meta.value) for meta in dataset.file_meta if meta.VR == "UI"))
     moved: list[tuple[str, set[int]]] = []
     for tag, element, level in _walk(dataset, unreadable):
         if tag == _PIXEL_DATA:

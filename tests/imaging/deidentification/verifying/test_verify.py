@@ -223,7 +223,7 @@ def test_a_name_that_we_write_ourselves_is_no_leak(name: str, tmp_path: Path) ->
     assert leaks_of(source, tmp_path) == []
 
 
-@pytest.mark.parametrize("number", ["113100", "113107", "113108", "DCM", "YES"])
+@pytest.mark.parametrize("number", ["113100", "113107", "113108", "DCM", "YES", "1.2.840.10008"])
 def test_a_number_that_we_write_ourselves_is_no_leak_but_is_one_elsewhere(
     number: str, tmp_path: Path
 ) -> None:
