@@ -46,7 +46,7 @@ _WORD = re.compile(r"[^\W_]+")
 # In texts: 20190305 with or without a time, 2019-03-05, 05032019, 5.3.2019, 05/03/19,
 # 5th March 2019, 5 de marzo de 2019, 05-Mar-19, March 5, 2019, 2019-Mar-05.
 _BEGINNING = rf"(?:{'|'.join(MONTHS)})"
-_MONTH, _TH, _YEAR = rf"{_BEGINNING}[^\W\d_]*", r"(?:st|nd|rd|th)?", r"(?:19|20)\d\d"
+_MONTH, _TH, _YEAR = rf"{_BEGINNING}[^\W\d_]{{0,8}}", r"(?:st|nd|rd|th)?", r"(?:19|20)\d\d"
 _DATE_IN_TEXT = re.compile(
     rf"(?<!\d)(?:{_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:T?[0-2]\d[0-5]\d(?:[0-5]\d)?)?"
     rf"|{_YEAR}([-./_ ])\d\d?\1\d\d?|[0-3]\d[01]\d{_YEAR}"
