@@ -52,6 +52,7 @@ _HARMLESS_BYTES = {"LUTData"}
 _SCHEMES = {"DCM", "SCT", "SRT", "SNM3", "UCUM", "LN", "RADLEX", "FMA"}  # others are a site's own
 _MEANINGLESS = "see code value"  # CodeMeaning, which must not be absent
 _EMPTY_MEANING = {"ANONYMIZED", "000Y", "19000101", "000000", "0"}
+_FLOATS = {"FL", "FD"}  # of which "nan" is no name: they are looked at as numbers, and as bytes
 _BODY_PART, _PIXEL_DATA = 0x00180015, 0x7FE00010
 _OUR_WORDS = (
     *CID_7050.values(), _MEANINGLESS, "ANONYMIZED", "UNMODIFIED", "MODIFIED", "REMOVED",
@@ -125,7 +126,7 @@ def verify(
             # Short ones are not looked for in bytes, and blanked there they would break a Reyes.
             ours.update(text for text in texts if len(text) >= spellings.INSIDE)
             continue
-        said += [text for text in texts if text not in ours]
+        said += [text for text in texts if text not in ours and element.VR not in _FLOATS]
         if element.VR in NUMERIC and any(whole_number(t) in before.identifiers for t in texts):
             leaks.add(Leak("strings", name_of(tag)))
     # What cannot be judged is not clean: our own writer leaves nothing that does not decode.
@@ -188,8 +189,8 @@ def _judge(
     kept = tag in rules.kept
     survived = before.values.get(tag, frozenset()) & meaningful
     if vr == "UI":
-        made = all(t in UID_dictionary or t.startswith("2.25.") for t in texts)
-        if not made and not (kept and meaningful <= before.values.get(tag, frozenset())):
+        as_before = before.values.get(tag, frozenset()) if kept else frozenset()
+        if not all(t in UID_dictionary or t.startswith("2.25.") or t in as_before for t in texts):
             return "attributes"
         return "table" if survived - UID_dictionary.keys() and not kept else None
     if vr == "AS" and policy.ages_above_89 == "grouped" and any(map(_too_old, texts)):

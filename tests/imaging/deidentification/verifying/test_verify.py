@@ -240,6 +240,17 @@ def test_digits_of_a_measure_are_nobodys_number(tmp_path: Path) -> None:
     assert leaks_of(source, tmp_path) == []
 
 
+def test_what_is_no_number_is_nobodys_name(tmp_path: Path) -> None:
+    source = radiograph(PatientName="Nan^Li", DiffusionBValue=float("nan"))
+    assert leaks_of(source, tmp_path) == []
+
+
+def test_uids_may_be_kept_beside_what_is_none_and_is_replaced(tmp_path: Path) -> None:
+    source = radiograph()
+    put("DeviceUID", "UI", ["1.2.3", "Quernstein"])(source)
+    assert leaks_of(source, tmp_path, policy=DeidentificationPolicy(retain=("uids",))) == []
+
+
 def test_what_the_check_cannot_read_is_not_clean(tmp_path: Path) -> None:
     def garble(data: bytes) -> bytes:
         start = data.index(b"\x18\x00\x73\x90FD\x08\x00")  # a double, so eight bytes
