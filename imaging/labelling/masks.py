@@ -78,7 +78,7 @@ def read_masks(
     setup = {"masks": str(folder.absolute()), "key": key.hex(), "segments": list(config.segments)}
     label_of: dict[str, Label] = {}
     unused: Counter[str] = Counter()
-    with ingested.ingested(cache, _recipe(config, key), snapshot) as store:
+    with ingested.ingested(cache, _recipe(config, key, memory_gib), snapshot) as store:
         examined = examine_files(
             "imaging.labelling.masks:examiner",
             setup,
@@ -217,11 +217,11 @@ def _holds(path: Path, data: bytes) -> bool:
     return path.exists() and path.read_bytes() == data
 
 
-def _recipe(config: Labels, key: bytes) -> str:
-    """Names everything that facts depend on but the file."""
+def _recipe(config: Labels, key: bytes, memory_gib: float) -> str:
+    """Names everything that facts depend on but the file: with more memory it may be read."""
     fingerprint = keyed_digest(key, "fingerprint", "masks")
     sources = code.code_digest("imaging.labelling.masks")
-    return digest("masks", config.segments, fingerprint, sources, code.environment())
+    return digest("masks", config.segments, memory_gib, fingerprint, sources, code.environment())
 
 
 def _mask_files(folder: Path) -> list[str]:

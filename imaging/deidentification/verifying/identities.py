@@ -148,8 +148,10 @@ def _converted(
     """The same by pydicom; a name in letters of another character set than declared, in both."""
     try:
         element = level[tag]
-    except Exception:  # pydicom's decoders raise anything; the cleaning copies no such element
-        return
+    except (MemoryError, RecursionError):  # it may decode next time: nobody may go on without it
+        raise
+    except Exception:  # of numbers, items and what is not ASCII pydicom raises whatever it likes;
+        return  # the cleaning keeps out what does not decode
     if element.VR == "SQ":
         waiting.extend(element.value)
     texts = [t for t in texts_of(element.value) if t]

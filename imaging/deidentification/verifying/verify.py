@@ -355,6 +355,8 @@ def _walk(dataset: "Dataset", unreadable: list[int]) -> Iterator[tuple[int, Any,
         for tag in list(level.keys()):
             try:
                 element = level[tag]
+            except (MemoryError, RecursionError):  # no leak, but a file that is too much
+                raise
             except Exception:  # pydicom's decoders raise anything
                 unreadable.append(int(tag))
                 continue

@@ -46,12 +46,17 @@ def square(value: int = 1, dtype: Any = np.uint8) -> Any:
 
 
 def read(
-    folder: Path, tmp_path: Path, to: str = "snapshot", cache: Path | None = None, **changes: Any
+    folder: Path,
+    tmp_path: Path,
+    to: str = "snapshot",
+    cache: Path | None = None,
+    memory_gib: float = 2,
+    **changes: Any,
 ) -> dict[str, Label]:
     snapshot = tmp_path / to
     snapshot.mkdir(exist_ok=True)
     config = Labels.model_validate(NAMED | changes)
-    bounds: Any = {"timeout_s": 60, "memory_gib": 2}
+    bounds: Any = {"timeout_s": 60, "memory_gib": memory_gib}
     return read_masks(folder, config, snapshot, key=KEY, cache=cache, **bounds)
 
 
@@ -167,6 +172,16 @@ def test_a_kept_mask_that_is_not_as_it_was_written_is_never_used(
     again = read(folder, tmp_path, "again", tmp_path / "cache")["a"].mask
     assert opened == ["a.png"] and again
     assert np.array_equal(Image.open(tmp_path / "again" / again.path), square())
+
+
+def test_a_mask_that_was_too_large_is_tried_again_with_more_memory(
+    folder: Path, tmp_path: Path, opened: list[str]
+) -> None:
+    (folder / "a.png").write_bytes(png(square()))
+    read(folder, tmp_path, "first", tmp_path / "cache")
+    opened.clear()
+    read(folder, tmp_path, "again", tmp_path / "cache", memory_gib=4)
+    assert opened == ["a.png"]
 
 
 def test_no_memory_holds_whose_image_a_mask_is_of(

@@ -260,6 +260,31 @@ def test_what_the_check_cannot_read_is_not_clean(tmp_path: Path) -> None:
     assert Leak("attributes", "00189073") in leaks
 
 
+@pytest.mark.parametrize("lack", [MemoryError, RecursionError])
+def test_what_could_not_be_read_for_lack_of_room_is_neither_clean_nor_a_leak(
+    lack: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a name that nobody looks for might stay, or one large file would end the run."""
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, radiograph(PatientSize="1.83"), enforce_file_format=True)
+    path = tmp_path / "file.dcm"
+    path.write_bytes(buffer.getvalue())
+    source = dicom.parse(buffer.getvalue())
+    before = identities.describe(source, "")
+    real = Dataset.__getitem__
+
+    def getitem(self: Dataset, tag: Any) -> Any:
+        if tag == 0x00101020:
+            raise lack
+        return real(self, tag)
+
+    monkeypatch.setattr(Dataset, "__getitem__", getitem)
+    with pytest.raises(lack):
+        identities.describe(source, "")
+    with pytest.raises(lack):
+        verify.verify(path, before, "", [])
+
+
 def test_every_rule_of_the_table_is_checked(tmp_path: Path) -> None:
     """Without cleaning, the check names every attribute of the table that holds a value."""
     mark = "Zqxjkv"
