@@ -58,6 +58,7 @@ _DATE_IN_TEXT = re.compile(
 _FORMATS = {
     "US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d",
 }  # fmt: skip
+_SOP = (0x00080016, 0x00080018)  # class and instance
 _BODY_PART = 0x00180015
 _DATES_ARE = {"removed": "REMOVED", "modified": "MODIFIED", "full": "UNMODIFIED"}
 
@@ -283,13 +284,13 @@ def deidentify(
     """
     from pydicom.dataset import Dataset
 
-    if not source.get("SOPClassUID") or not source.get("SOPInstanceUID"):
-        raise SetAside("incomplete_header")
     patient_id = str(source.PatientID)
     rules = profile.rules(policy)
     safe = frozenset(_declared_safe(source)) if policy.declared_safe_private else frozenset()
     cleaner = Cleaner(names, patient_id, mention, rules, safe)
     level = cleaner.clean(source)
+    if not all(tag in level and level[tag].value for tag in _SOP):  # or they are there as no UIDs
+        raise SetAside("incomplete_header")
     cleaner.drop_mentions()
     _mark(level, source, names.patient(patient_id), policy, masked)
     put_pixels(level, source, stored)

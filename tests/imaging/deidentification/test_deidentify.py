@@ -889,6 +889,18 @@ def test_an_instance_without_its_identity_cannot_be_written(
     assert caught.value.reason == "incomplete_header"
 
 
+@pytest.mark.parametrize("vr", [b"US", b"SH", b"AT", b"ZZ"])
+@pytest.mark.parametrize("element", [0x16, 0x18])
+def test_uids_that_are_declared_to_be_something_else_are_as_good_as_none(
+    dicom_dataset: Made, encoded: Callable[[Dataset], bytes], element: int, vr: bytes
+) -> None:
+    tag = b"\x08\0%c\0" % element
+    parsed = dicom.parse(encoded(dicom_dataset()).replace(tag + b"UI", tag + vr))
+    with pytest.raises(SetAside) as caught:
+        deidentify.deidentify(parsed, dicom.stored_pixels(parsed), NAMES, spellings.mention({}))
+    assert caught.value.reason == "incomplete_header"
+
+
 # The writer
 
 
