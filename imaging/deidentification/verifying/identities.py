@@ -188,7 +188,7 @@ def _day(text: str) -> tuple[str, ...]:
 
 
 def _declared_safe(source: "Dataset") -> Iterator[Place]:
-    for item in source.get("PrivateDataElementCharacteristicsSequence") or ():
+    for item in _items(source, "PrivateDataElementCharacteristicsSequence"):
         creator, group = (
             str(item.get("PrivateCreatorReference", "")),
             item.get("PrivateGroupReference"),
@@ -203,9 +203,17 @@ def _declared_safe(source: "Dataset") -> Iterator[Place]:
                 yield creator, group, int(place) & 0xFF
 
 
+def _items(dataset: "Dataset", keyword: str) -> "list[Dataset]":
+    """Of a sequence, if that is what lies there."""
+    from pydicom.sequence import Sequence
+
+    value = dataset.get(keyword)
+    return list(value) if isinstance(value, Sequence) else []
+
+
 def codes_of(dataset: "Dataset") -> tuple[str, ...]:
     """The codes of CID 7050 that a data set names, of whatever time."""
-    items = dataset.get("DeidentificationMethodCodeSequence") or ()
+    items = _items(dataset, "DeidentificationMethodCodeSequence")
     named = [(item.get("CodingSchemeDesignator"), str(item.get("CodeValue"))) for item in items]
     return tuple(code for scheme, code in named if scheme == "DCM" and code in CID_7050)
 

@@ -285,6 +285,13 @@ def test_what_could_not_be_read_for_lack_of_room_is_neither_clean_nor_a_leak(
         verify.verify(path, before, "", [])
 
 
+def test_text_where_a_sequence_should_be_holds_no_items() -> None:
+    source = radiograph()
+    for tag in (0x00120064, 0x00080300):
+        source.add_new(tag, "LO", "113100")
+    assert identities.describe(source, "").codes == ()
+
+
 def test_every_rule_of_the_table_is_checked(tmp_path: Path) -> None:
     """Without cleaning, the check names every attribute of the table that holds a value."""
     mark = "Zqxjkv"
