@@ -323,9 +323,10 @@ def _fractions(patients: int) -> Fractions:
 
 
 def _at_least(patients: int, fraction: float) -> int:
-    """Of so many, a binomial draw leaves hardly ever (2 %) fewer than this."""
-    mean = patients * fraction
-    return max(math.floor(mean - 2 * math.sqrt(mean * (1 - fraction))), 1)
+    """Of so many, a binomial draw leaves fewer than this once in a thousand times at most."""
+    from scipy.stats import binom
+
+    return max(int(binom.ppf(0.001, patients, fraction)), 1)
 
 
 def _validation(s: Survey) -> dict[str, Any]:
