@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "first-hour.md"
 pytestmark = pytest.mark.timeout(900)  # two trainings on real radiographs
+# Who is in which split hangs on these; fixed, the story has the same end each time.
+KEYS = {f"LIGHTBOX_SECRET_{name}_KEY": "5a" * 32 for name in ("PSEUDONYM", "SPLIT")}
 VARYING = re.compile(r"\b[0-9a-f]{12}\b|\d+(?:[.,:]\d+)*")  # digests and numbers
 
 
@@ -60,6 +62,7 @@ def test_the_page_can_be_typed_in(real_data, tmp_path: Path) -> None:
     script.chmod(0o755)
     environment = {
         **os.environ,
+        **KEYS,
         "PATH": f"{script.parent}:{os.environ['PATH']}",
         "LIGHTBOX_HOME": str(tmp_path / ".lightbox"),
         "COLUMNS": "140",
