@@ -16,9 +16,9 @@ class Validated(NamedTuple):
 def check_settings(config: ValidationConfig) -> None:
     """Refuse misspelt rules, expectations, columns and fields before anything runs."""
     from evaluation import shortcuts
-    from imaging.validation import expectations
+    from imaging.validation import own_expectations
 
-    expectations.check_settings(config)
+    own_expectations.check_settings(config)
     shortcuts.check_fields(config.shortcuts)
 
 
@@ -41,14 +41,8 @@ def validate(
     from evaluation import shortcuts
     from imaging.manifest import MANIFEST, read_manifest
     from imaging.validation import snapshot_drift
-    from imaging.validation.expectations import (
-        ACCEPTED,
-        DATA_DOCS,
-        check,
-        failures,
-        flawless,
-        write_report,
-    )
+    from imaging.validation.expectations import ACCEPTED, DATA_DOCS, check, failures, flawless
+    from imaging.validation.report import write_report
 
     manifest = read_manifest(snapshot)
     before = read_manifest(previous) if (previous / MANIFEST).exists() else None

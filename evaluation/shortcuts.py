@@ -82,7 +82,7 @@ def check_fields(policy: Shortcuts) -> None:
         BadInput: With the nearest name.
     """
     from imaging.manifest import schema
-    from imaging.validation.expectations import nearest
+    from imaging.validation.own_expectations import nearest
 
     known = dict.fromkeys([*FIELDS, *schema().names, TOGETHER])
     for setting, names in (("fields", policy.fields), ("exempt", policy.exempt)):

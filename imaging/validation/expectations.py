@@ -1,48 +1,26 @@
 """What is demanded of a snapshot before anything is learned from it: a Great Expectations suite."""
 
-import difflib
-import re
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imaging.config import Expectation, Severity, ValidationConfig
-from imaging.manifest import schema
+from imaging.config import Severity, ValidationConfig
 from imaging.validation import rules, snapshot_drift
-from lineage import telemetry
+from imaging.validation.data_docs import gx_context, make_offline
+from imaging.validation.own_expectations import own
 from lineage.errors import BadInput
-from lineage.files import write_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ACCEPTED = "accepted.parquet"
-VALIDATION = "validation.json"
-PAGE = "validation.html"
 DATA_DOCS = "data_docs"
 
-MOST_NAMED = 40  # in a sentence
 PASSED, FAILED, NOTHING = "passed", "failed", "nothing to check"
+COLUMN_ARGUMENTS = ("column", "column_A", "column_B")
 Outcome = dict[str, Any]
-# What pydantic's types of faults ask for. That a dictionary would do is Great Expectations' own.
-EXPECTED = {
-    "float": "a number",
-    "integer": "a whole number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list such as [a, b]",
-    "date": "a date",
-}
-# Of Great Expectations' own: those that ask a database, or that name what is ours to set.
-DATABASE_ONLY = ("query", "other_table", "unexpected_rows")
-OURS = (
-    *("id", "meta", "notes", "description", "result_format", "catch_exceptions", "batch_id"),
-    *("rendered_content", "severity", "windows"),
-)
 
 
 def check(
@@ -85,116 +63,10 @@ def check(
         _Table("groups", rules.groups(manifest), rules.of_groups(config), "group"),
         _Table("changes", _frame(changes), rules.of_changes(config), "column"),
     )
-    context = _context(data_docs)
+    context = gx_context(data_docs)
     outcomes = [outcome for table in tables for outcome in _run(context, table)]
-    _make_offline(data_docs)
+    make_offline(data_docs)
     return outcomes
-
-
-def check_settings(config: ValidationConfig) -> None:
-    """Refuse what only the step itself would stumble over, before anything runs.
-
-    Raises:
-        BadInput: An expectation, an argument, a column or a rule is not known; with the nearest.
-    """
-    for name in config.severity:
-        if name not in rules.SEVERITY:
-            raise BadInput(
-                f"validation.severity.{name}: there is no such rule{nearest(name, rules.SEVERITY)}"
-            )
-    own(config.expectations)
-
-
-def own(expectations: Sequence[Expectation]) -> list[Any]:
-    """Great Expectations' objects for a user's own demands.
-
-    Raises:
-        BadInput: As for `check_settings`.
-    """
-    if not expectations:
-        return []
-    telemetry.off()
-    from great_expectations.expectations import core
-
-    kinds = {
-        str(getattr(kind, "expectation_type", "")): kind
-        for name in dir(core)
-        if name.startswith("Expect") and isinstance(kind := getattr(core, name), type)
-    }
-    kinds = {n: k for n, k in kinds.items() if n and not any(word in n for word in DATABASE_ONLY)}
-    return [_own(e, f"validation.expectations.{i}", kinds) for i, e in enumerate(expectations)]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The way out of a misspelt name."""
-    names = list(known)
-    begun = [n for n in names if name and n.startswith(name)]
-    if close := begun or difflib.get_close_matches(name, names, n=1, cutoff=0.6):
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(sorted(names))}" if len(names) <= MOST_NAMED else ""
-
-
-def _own(expectation: Expectation, place: str, kinds: Mapping[str, Any]) -> Any:
-    kind = kinds.get(expectation.expectation)
-    if kind is None:
-        raise BadInput(
-            f"{place}.expectation: Great Expectations has no {expectation.expectation!r} for a "
-            f"table of files{nearest(expectation.expectation, kinds)}"
-        )
-    arguments = expectation.model_extra or {}
-    known = [name for name in kind.__fields__ if name not in OURS]
-    for name, value in arguments.items():
-        if name not in known:
-            raise BadInput(
-                f"{place}.{name}: {expectation.expectation} has no such argument"
-                f"{nearest(name, known)}"
-            )
-        if name.startswith("column") and name != "column_index":
-            columns = schema().names
-            for column in value if isinstance(value, list) else [value]:
-                if column not in columns:
-                    raise BadInput(
-                        f"{place}.{name}: the manifest has no column {column!r}"
-                        f"{nearest(str(column), columns)}"
-                    )
-        if name == "regex" and (why := _no_pattern(value)):
-            raise BadInput(f"{place}.{name}: no regular expression ({why})")
-    try:
-        return kind(
-            **arguments,
-            notes=expectation.why or "asked for in validation.expectations",
-            meta={"rule": "own", "place": place},
-            severity=rules.in_their_words(expectation.severity),
-        )
-    except ValueError as error:  # pydantic's, of the release that they use
-        faults = error.errors() if hasattr(error, "errors") else []
-        raise BadInput(_told(place, faults) or f"{place}: {error}") from None
-
-
-def _told(place: str, faults: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence of the first faulty argument, which may be at odds with each of several types.
-
-    What is wrong with all of them together (`__root__`) follows from it, or stands alone.
-    """
-    name = next((f["loc"][0] for f in faults), "")
-    found = [f for f in faults if f["loc"][0] == name]
-    kinds = [EXPECTED[kind] for f in found if (kind := f["type"].rpartition(".")[2]) in EXPECTED]
-    if not found or name == "__root__":
-        return "".join(f"{place}: {f['msg']}" for f in found[:1])
-    if kinds:
-        return f"{place}.{name}: expected {' or '.join(dict.fromkeys(kinds))}"
-    if found[0]["type"] == "value_error.missing":
-        return f"{place}.{name} is missing; add it"
-    return f"{place}.{name}: {found[0]['msg'].replace('ensure this value is', 'must be')}"
-
-
-def _no_pattern(value: Any) -> str:
-    """Why it is no regular expression; of another type, pydantic says so."""
-    try:
-        re.compile(value if isinstance(value, str) else "")
-    except re.error as error:
-        return str(error)
-    return ""
 
 
 def failures(outcomes: Sequence[Outcome], severity: Severity = "stop") -> list[str]:
@@ -205,12 +77,17 @@ def failures(outcomes: Sequence[Outcome], severity: Severity = "stop") -> list[s
             continue
         what = f"{o['expectation']} on {o['column'] or 'the table'} ({o['why']})"
         if o["unexpected"] is None:
-            sentences.append(f"{what}: observed {o['observed']}, {_arguments(o)}")
+            sentences.append(f"{what}: observed {o['observed']}, {arguments(o)}")
         else:
             first = ", ".join((o["instance_uids"] or o["where"])[:3])
             some = f", first {first}" if first else ""
-            sentences.append(f"{what}: {o['unexpected']} unexpected, {_arguments(o)}{some}")
+            sentences.append(f"{what}: {o['unexpected']} unexpected, {arguments(o)}{some}")
     return sentences
+
+
+def arguments(outcome: Outcome) -> str:
+    """What an expectation was asked with, on one line."""
+    return ", ".join(f"{k}={v}" for k, v in outcome["arguments"].items()) or "no arguments"
 
 
 def flawless(manifest: "pd.DataFrame", outcomes: Sequence[Outcome]) -> "pd.DataFrame":
@@ -218,40 +95,6 @@ def flawless(manifest: "pd.DataFrame", outcomes: Sequence[Outcome]) -> "pd.DataF
     left out, and what is warned of stays in."""
     broken = {uid for o in outcomes if o["severity"] == "stop" for uid in o["instance_uids"]}
     return manifest.loc[~manifest["instance_uid"].isin(broken), ["instance_uid"]]
-
-
-def write_report(
-    outcomes: Sequence[Outcome],
-    images: int,
-    report: Path,
-    *,
-    warnings: Sequence[str] = (),
-    faults: Sequence[str] = (),
-    facts: Mapping[str, Any] | None = None,
-    sections: Sequence[str] = (),
-) -> None:
-    """Write `validation.json`, and the same as one page that needs no network.
-
-    Args:
-        outcomes: Of `check`.
-        images: How many there are.
-        report: Folder.
-        warnings: What else is warned of; failed expectations of severity warn are counted here.
-        faults: What else stops the run.
-        facts: What else validation.json says, by name.
-        sections: HTML, below the expectations.
-    """
-    stopping = [*failures(outcomes), *faults]
-    warned = [*failures(outcomes, "warn"), *warnings]
-    told = {
-        "passed": not stopping,
-        "warnings": warned,
-        "images": images,
-        "expectations": outcomes,
-        **(facts or {}),
-    }
-    write_json(report / VALIDATION, told)
-    (report / PAGE).write_text(_page(outcomes, images, len(stopping), warned, sections))
 
 
 def _frame(changes: Sequence[snapshot_drift.Change]) -> "pd.DataFrame":
@@ -269,24 +112,6 @@ class _Table:
     frame: "pd.DataFrame"
     rules: list[Any]
     index: str | None
-
-
-def _context(data_docs: Path) -> Any:
-    telemetry.off()
-    import great_expectations as gx
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(data_docs)}
-    site = {
-        "class_name": "SiteBuilder",
-        "show_how_to_buttons": False,
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        "store_backend": store,
-    }
-    context.add_data_docs_site(site_name="report", site_config=site)
-    return context
 
 
 def _run(context: Any, table: _Table) -> list[Outcome]:
@@ -372,113 +197,3 @@ def _exception(info: Mapping[str, Any]) -> str:
             message = str(found.get("exception_message") or "").strip()
             return (message.splitlines() or ["no reason given"])[0][:200]
     return ""
-
-
-COLUMN_ARGUMENTS = ("column", "column_A", "column_B")
-
-
-def _arguments(outcome: Outcome) -> str:
-    return ", ".join(f"{k}={v}" for k, v in outcome["arguments"].items()) or "no arguments"
-
-
-# What a page of Data Docs would fetch from elsewhere, and scripts that need what is not fetched.
-NEEDLESS = (
-    r"<script\b.*?</script>",
-    r"<link\b[^>]*>",
-    r"<img\b[^>]*>",
-    r"<footer>.*?</footer>",
-)
-# Data Docs show values unescaped: whatever a table holds, no browser runs or fetches it.
-SAFE = (
-    '<meta http-equiv="Content-Security-Policy" '
-    "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-)
-# What differs between two runs on the same input.
-UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-LOAD_TIME = re.compile(r"20[0-9]{6}T[0-9]{6}\.[0-9]{6}Z(?=</span>)")
-
-STYLE = """<style>
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem;color:#1b2733;background:#fff}
-table{border-collapse:collapse;margin:1rem 0}
-td,th{border:1px solid #cfd8e0;padding:.35rem .6rem;text-align:left;vertical-align:top;
-overflow-wrap:anywhere}small{color:#51606d}
-.failed,.text-danger{color:#a3150f}.passed,.text-success{color:#1a6b34}
-.warning{color:#8a5a00}.nothing{color:#51606d}
-code{font-size:13px;word-break:break-all}svg:not(.drawn),.modal{display:none}
-</style>"""
-
-
-def _make_offline(data_docs: Path) -> None:
-    """Cut what the pages would load or run, and what changes from run to run.
-
-    Without Bootstrap nothing collapses any more: every section simply stands open.
-    """
-    shutil.rmtree(data_docs / "static")  # 4 MB of fonts and advice on how to edit a suite
-    index = data_docs / "index.html"  # drawn by a script
-    pages = sorted(page for page in data_docs.rglob("*.html") if page != index)
-    for page in pages:
-        html = page.read_text()
-        for pattern in NEEDLESS:
-            html = re.sub(pattern, "", html, flags=re.DOTALL)
-        names = {uuid: f"id-{i}" for i, uuid in enumerate(dict.fromkeys(UUID.findall(html)))}
-        for uuid, name in names.items():
-            html = html.replace(uuid, name)
-        html = LOAD_TIME.sub("", html)
-        page.write_text(
-            html.replace("<head>", f"<head>{SAFE}", 1).replace("</head>", f"{STYLE}</head>", 1)
-        )
-    paths = [page.relative_to(data_docs).as_posix() for page in pages]
-    links = "".join(f"<li><a href={path}>{path.removesuffix('.html')}</a>" for path in paths)
-    index.write_text(f"<!doctype html><meta charset=utf-8><title>Data Docs</title>{STYLE}{links}\n")
-
-
-WORDS = {  # of an outcome and a severity: in which order, which style, what is said
-    (FAILED, "stop"): (0, "failed", "failed"),
-    (FAILED, "warn"): (1, "warning", "warning"),
-    (PASSED, "stop"): (2, "passed", "passed"),
-    (PASSED, "warn"): (2, "passed", "passed"),
-    (NOTHING, "stop"): (3, "nothing", NOTHING),
-    (NOTHING, "warn"): (3, "nothing", NOTHING),
-}
-
-
-def _page(
-    outcomes: Sequence[Outcome],
-    images: int,
-    stopping: int,
-    warnings: Sequence[str],
-    sections: Sequence[str],
-) -> str:
-    title = f"Validation {'failed' if stopping else 'passed'}"
-    if warnings:
-        title += f", with {len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
-    unasked = sum(o["outcome"] == NOTHING for o in outcomes)
-    rows = []
-    for o in sorted(outcomes, key=lambda o: WORDS[o["outcome"], o["severity"]][0]):
-        _, style, word = WORDS[o["outcome"], o["severity"]]
-        seen = o["observed"] if o["unexpected"] is None else f"{o['unexpected']} unexpected"
-        names = o["instance_uids"] or o["where"]
-        named = "<br>".join(f"<code>{escape(name)}</code>" for name in names[:20])
-        more = len(names) - 20
-        cells = (
-            f"<span class={style}>{word}</span>",
-            escape(o["why"]),
-            escape(o["column"] or "table"),
-            "" if o["outcome"] == NOTHING else escape(str(seen)),
-            named + (f"<br>and {more} more in {VALIDATION}" if more > 0 else ""),
-            f"<small>{escape(o['rule'])}, {o['severity']}<br>{escape(o['expectation'])}: "
-            f"{escape(_arguments(o))}</small>",
-        )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = ("", "what is asked", "column", "observed", "where", "rule, severity, expectation")
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>{STYLE}"
-        f"<h1>{title}</h1><p>{images} images, {len(outcomes)} expectations, {stopping} faults that "
-        f"stop, {unasked} with nothing to check. "
-        f"<a href={DATA_DOCS}/index.html>Great Expectations' own pages</a></p>"
-        + ("<ul>" + "".join(f"<li>{escape(w)}" for w in warnings) + "</ul>" if warnings else "")
-        + "".join(sections)
-        + "<h2>Expectations</h2><table><tr>"
-        + "".join(f"<th>{head}</th>" for head in heads)
-        + f"</tr>{''.join(rows)}</table></html>\n"
-    )

@@ -1,49 +1,17 @@
-import json
 import re
 
-import numpy as np
 import pytest
 import yaml
-from manifest_rows import manifest_row
+from checked_rows import CONFIG, N, outcomes, row
 
-from imaging.config import Expectation, Range, ValidationConfig
+from imaging.config import Range, ValidationConfig
 from imaging.manifest import read_manifest, write_manifest
-from imaging.validation.expectations import check, check_settings, failures, flawless, write_report
+from imaging.validation.expectations import check, failures, flawless
+from imaging.validation.own_expectations import check_settings
+from imaging.validation.report import write_report
 from imaging.validation.rules import SEVERITY
 from lineage.code import ROOT
-from lineage.digest import tree_digest
 from lineage.errors import BadInput
-
-CONFIG = ValidationConfig(minimum_images=10, modalities=("DX",))
-N = 40
-
-
-def row(i):
-    rng = np.random.default_rng(i)
-    low, middle, high = sorted(rng.uniform(0.1, 0.9, 3))
-    return manifest_row(
-        i + 1,
-        patient_id=f"p{i // 2}",
-        label=i % 2,
-        sex="FM"[i % 2],
-        age_years=20.0 + i,
-        modality="DX",
-        pixel_spacing_mm=0.2,
-        intensity_p01=low,
-        intensity_p50=middle,
-        intensity_p99=high,
-    )
-
-
-def outcomes(directory, changes=(), config=CONFIG, counts=None, previous=None):
-    """Check N good rows, some of them changed: (row number, column, value)."""
-    rows = [row(i) for i in range(N)]
-    for i, column, value in changes:
-        rows[i][column] = value
-    write_manifest(rows, directory)
-    manifest = read_manifest(directory)
-    counts = counts or {"found": N, "read": N, "set_aside": 0}
-    return manifest, check(manifest, counts, config, directory / "data_docs", previous)
 
 
 def failed(found):
@@ -199,69 +167,6 @@ def test_a_manifest_of_other_columns_or_types_is_refused(tmp_path):
     assert next(o for o in found if o["rule"] == "schema")["where"] == ["extra", "site"]
 
 
-def wanted(**changes):
-    adults = {"expectation": "expect_column_values_to_be_between", "column": "age_years"}
-    demand = adults | {"min_value": 30, "why": "adults"} | changes
-    return CONFIG.model_copy(update={"expectations": (Expectation(**demand),)})
-
-
-def of_sexes(what, **arguments):
-    demand = Expectation(expectation=f"expect_column_values_to_{what}", column="sex", **arguments)
-    return CONFIG.model_copy(update={"expectations": (demand,)})
-
-
-def test_own_expectations_are_asked_with_their_severity(tmp_path):
-    config = wanted()
-    two = (
-        *config.expectations,
-        Expectation(**config.expectations[0].model_dump() | {"min_value": 0}),
-    )
-    manifest, found = outcomes(tmp_path, config=config.model_copy(update={"expectations": two}))
-    own = [o for o in found if o["rule"] == "own"]
-    assert [o["outcome"] for o in own] == ["failed", "passed"]
-    assert own[0]["unexpected"] == 10
-    assert "age_years (adults): 10 unexpected, min_value=30" in failures(found)[0]
-    assert len(flawless(manifest, found)) == N - 10
-    assert failures(outcomes(tmp_path, config=wanted(severity="warn"))[1]) == []
-
-
-@pytest.mark.parametrize(
-    ("config", "words"),
-    [
-        (
-            wanted(expectation="expect_column_value_to_be_between"),
-            r"expectations.0.expectation: .*did you mean 'expect_column_values_to_be_between'",
-        ),
-        (
-            wanted(column="age"),
-            "expectations.0.column: .*no column 'age'; did you mean 'age_years'",
-        ),
-        (wanted(minvalue=3), "expectations.0.minvalue: .*did you mean 'min_value'"),
-        (wanted(min_value="many"), "expectations.0.min_value: expected a number or a date$"),
-        (wanted(mostly="all"), "expectations.0.mostly: expected a number$"),
-        (wanted(mostly=1.5), "expectations.0.mostly: must be less than or equal to 1.0$"),
-        (wanted(min_value=None), "expectations.0: min_value and max_value cannot both be None$"),
-        (wanted(column=5), "expectations.0.column: the manifest has no column 5"),
-        (of_sexes("match_regex", regex="(["), "expectations.0.regex: no regular expression"),
-        (of_sexes("match_regex", regex=["a"]), "expectations.0.regex: expected text$"),
-        (of_sexes("be_in_set"), "expectations.0.value_set is missing; add it$"),
-        (wanted(expectation="expect_column_values_to_be_unique"), "expectations.0.min_value"),
-        (
-            wanted(expectation="expect_query_results_to_match_comparison"),
-            "expectations.0.expectation: .* table",
-        ),
-        (
-            CONFIG.model_copy(update={"severity": {"blank_image": "warn"}}),
-            "severity.blank_image: .*did you mean 'blank_images'",
-        ),
-    ],
-)
-def test_what_cannot_be_asked_is_refused_with_the_way_out(config, words):
-    with pytest.raises(BadInput, match=f"validation.{words}"):
-        check_settings(config)
-    check_settings(wanted())
-
-
 def test_the_table_itself_must_be_large_balanced_and_accounted_for(tmp_path):
     ones = [(i, "label", 1) for i in range(N)]
     config = CONFIG.model_copy(update={"minimum_images": N + 1})
@@ -289,51 +194,6 @@ def test_images_without_header_fields_pass(tmp_path):
     header = ("sex", "age_years", "modality", "pixel_spacing_mm")
     _, found = outcomes(tmp_path, [(i, column, None) for i in range(N) for column in header])
     assert failed(found) == set()
-
-
-def test_the_report_loads_nothing_and_is_the_same_each_time(tmp_path):
-    reports = []
-    for name in ("one", "two"):
-        report = tmp_path / name
-        report.mkdir()
-        _, found = outcomes(report, [(13, "intensity_std", 0.0)])
-        write_report(found, N, report)
-        reports.append(report)
-    assert tree_digest(reports[0]) == tree_digest(reports[1])
-
-    pages = list(reports[0].rglob("*.html"))
-    assert len(pages) == 8  # ours, their index, and two for each table that has rows
-    fetched = re.compile(
-        r"<(?:script|link|img|iframe|form)\b[^>]*(?:src|href|action)=[\"']?https?:"
-    )
-    for page in pages:
-        assert not fetched.search(page.read_text()), page
-        for link in re.findall(r"href=[\"']?([^\"'> #?]+)", page.read_text()):
-            assert (page.parent / link).is_file(), (page, link)
-    ours = (reports[0] / "validation.html").read_text()
-    assert "Validation failed" in ours
-    assert "<code>2.25.14</code>" in ours
-    facts = json.loads((reports[0] / "validation.json").read_text())
-    assert facts["passed"] is False
-    assert facts["images"] == N
-
-
-def test_no_value_of_the_table_is_run_by_a_browser(tmp_path):
-    markup = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-    report = tmp_path / "report"
-    report.mkdir()
-    _, found = outcomes(report, [(3, "sex", markup), (4, "instance_uid", markup)])
-    write_report(found, N, report)
-    theirs = list((report / "data_docs").rglob("validations/**/*.html"))
-    assert len(theirs) == 3
-    for page in theirs:
-        text = page.read_text()
-        assert "<script" not in text
-        policy = text.index("Content-Security-Policy\" content=\"default-src 'none'; style-src")
-        assert policy < text.find("onerror") or "onerror" not in text
-    ours = (report / "validation.html").read_text()
-    assert "&lt;script&gt;alert(1)" in ours
-    assert "<script" not in ours
 
 
 def test_a_range_upside_down_is_refused():
