@@ -1,7 +1,7 @@
 """What takes a look at more than one file: conflicts, copies, labels, and who comes before whom."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -124,6 +124,15 @@ def original_ids(
         elif image.patient not in found:
             found[image.patient] = unseal(names.key, sealed[image.patient])
     return found
+
+
+def alike(original: dict[str, str]) -> int:
+    """How many patients have a PatientID that is another's but for leading zeros, case or spaces.
+
+    12 and 0012 are two patients here, for nobody can say that they are one; but it is likely.
+    """
+    spelled = Counter(tuple(_numbers_in(" ".join(i.casefold().split()))) for i in original.values())
+    return sum(count for count in spelled.values() if count > 1)
 
 
 def ranks(original: dict[str, str]) -> dict[str, int]:

@@ -185,6 +185,8 @@ def _examine_dicom(data: bytes, facts: Facts, worker: _Worker) -> None:
     source = dicom.parse(data)
     identifiers = {name: text(source, name) or "" for name in KEYS}
     facts["keys"] = {n: known_by(names.key, n, v) for n, v in identifiers.items() if v}
+    if issuer := text(source, "IssuerOfPatientID"):
+        facts["issuer"] = known_by(names.key, "IssuerOfPatientID", issuer)
     stored = _stored(source, worker.how)
     if not identifiers["SOPInstanceUID"]:
         raise SetAside("no_instance_uid")

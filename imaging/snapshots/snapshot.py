@@ -25,7 +25,14 @@ from imaging.deidentification.verifying import verify
 from imaging.labelling import labels, masks
 from imaging.manifest import MANIFEST, schema, write_sorted
 from imaging.snapshots.croissant import write_croissant
-from imaging.snapshots.decisions import Image, decide, original_ids, ranks, refuse_parted_patients
+from imaging.snapshots.decisions import (
+    Image,
+    alike,
+    decide,
+    original_ids,
+    ranks,
+    refuse_parted_patients,
+)
 from imaging.snapshots.examine import Examination, known_by, study_day
 from imaging.snapshots.examined import Examined, examine_all, recipe
 from imaging.snapshots.ingested import Facts, cleaned_name, ingested
@@ -77,6 +84,7 @@ def take_snapshot(
     how = examination(config, crosswalk)
     (snapshot / "images").mkdir()
     naming: defaultdict[str, set[str]] = defaultdict(set)
+    issuers: defaultdict[str, set[str]] = defaultdict(set)
     with (
         closing(open_names(how.policy, key, how.crosswalk)) as names,
         ingested(cache, recipe(how, names), snapshot) as store,
@@ -102,6 +110,8 @@ def take_snapshot(
                     if _tells_who(value, facts, label, key):
                         naming[setting].add(value)
                 store.place(cleaned_name(facts), snapshot / row["path"])
+                if "issuer" in facts:
+                    issuers[row["patient_id"]].add(facts["issuer"])
                 patient_id = original[row["patient_id"]]
                 yield row | {
                     "label_known_since": _moved(label.known_since, patient_id, names, how.policy),
@@ -119,6 +129,8 @@ def take_snapshot(
         "set_aside": len(set_aside),
         "reasons": dict(sorted(Counter(reason for _, reason in set_aside).items())),
         "patients": len(rank),
+        "patients_alike": alike(original),
+        "patients_of_several_issuers": sum(len(found) > 1 for found in issuers.values()),
         "labels_without_image": len(label_of.keys() - {image.key for image in images}),
     }
     _write_set_aside(set_aside, snapshot, key)
@@ -238,7 +250,8 @@ def _row(
     if mask:
         row |= {"mask_path": mask.path, "mask_sha256": mask.sha256, "mask_voxels": mask.voxels}
     return row | {
-        "file_bytes": facts["file_bytes"],
+        # An exact size would find the file in a listing of the source.
+        "file_bytes": int(float(f"{facts['file_bytes']:.2g}")),
         "label": label.label,
         "sex": sex if sex in ("F", "M", "O") else None,
         "age_years": age,

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ SAFE = (
     '<meta http-equiv="Content-Security-Policy" '
     "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
 )
+# The same data give the same pages, whenever that is; a run's report says when it was.
+NEVER = datetime(2000, 1, 1, tzinfo=UTC)
+NEVER_SAID = re.compile(r"(?P<trail> / )?2000-01-01T00:00:00Z")
 # What differs between two runs on the same input.
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 LOAD_TIME = re.compile(r"20[0-9]{6}T[0-9]{6}\.[0-9]{6}Z(?=</span>)")
@@ -69,9 +73,14 @@ def make_offline(data_docs: Path) -> None:
         for uuid, name in names.items():
             html = html.replace(uuid, name)
         html = LOAD_TIME.sub("", html)
+        html = NEVER_SAID.sub(lambda said: "" if said["trail"] else "see the run's report", html)
         page.write_text(
             html.replace("<head>", f"<head>{SAFE}", 1).replace("</head>", f"{STYLE}</head>", 1)
         )
-    paths = [page.relative_to(data_docs).as_posix() for page in pages]
-    links = "".join(f"<li><a href={path}>{path.removesuffix('.html')}</a>" for path in paths)
+    links = ""
+    for page in pages:
+        path = page.relative_to(data_docs)
+        links += (
+            f"<li><a href={path.as_posix()}>{path.parts[0]}: {path.with_suffix('').parts[1]}</a>"
+        )
     index.write_text(f"<!doctype html><meta charset=utf-8><title>Data Docs</title>{STYLE}{links}\n")

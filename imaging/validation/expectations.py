@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imaging.config import Severity, ValidationConfig
 from imaging.validation import rules, snapshot_drift
-from imaging.validation.data_docs import gx_context, make_offline
+from imaging.validation.data_docs import NEVER, gx_context, make_offline
 from imaging.validation.own_expectations import own
 from lineage.errors import BadInput
 
@@ -134,7 +133,7 @@ def _run(context: Any, table: _Table) -> list[Outcome]:
         },
         actions=[UpdateDataDocsAction(name="docs", site_names=["report"])],
     )
-    run_id = gx.RunIdentifier(run_name="validation", run_time=datetime(2000, 1, 1, tzinfo=UTC))
+    run_id = gx.RunIdentifier(run_name="validation", run_time=NEVER)
     result = context.checkpoints.add(checkpoint).run(
         batch_parameters={"dataframe": table.frame}, run_id=run_id
     )

@@ -25,6 +25,8 @@ SEVERITY: dict[str, Severity] = {
     "every_file_read_has_a_row": "stop",
     "few_set_aside": "stop",
     "label_conflicts": "warn",
+    "patients_alike": "warn",
+    "patients_of_several_issuers": "warn",
     "schema": "stop",
     "enough_images": "stop",
     "class_balance": "stop",
@@ -248,6 +250,21 @@ def of_files(config: ValidationConfig) -> list[Any]:
         column="label_conflicts",
         max_value=0,
     )
+    rules.add(
+        "patients_alike",
+        "ColumnMaxToBeBetween",
+        "patients whose PatientIDs differ by leading zeros, case or spaces only: perhaps one "
+        "person, who could be trained and tested on",
+        column="patients_alike",
+        max_value=0,
+    )
+    rules.add(
+        "patients_of_several_issuers",
+        "ColumnMaxToBeBetween",
+        "patients whose PatientID comes from several issuers: perhaps several persons",
+        column="patients_of_several_issuers",
+        max_value=0,
+    )
     return rules.made
 
 
@@ -302,6 +319,8 @@ def files(counts: Mapping[str, Any], in_manifest: int) -> "pd.DataFrame":
             "in_manifest": [in_manifest],
             "set_aside_share": [counts["set_aside"] / max(counts["found"], 1)],
             "label_conflicts": [counts.get("reasons", {}).get("label_conflict", 0)],
+            "patients_alike": [counts.get("patients_alike")],
+            "patients_of_several_issuers": [counts.get("patients_of_several_issuers")],
         }
     )
 

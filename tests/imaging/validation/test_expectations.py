@@ -97,6 +97,8 @@ def test_what_is_not_there_is_neither_passed_nor_failed(tmp_path):
     _, found = outcomes(tmp_path, [(i, "modality", None) for i in range(N)])
     unasked = {o["rule"] for o in found if o["outcome"] == "nothing to check"}
     assert unasked == {
+        "patients_alike",  # an older snapshot did not count these two
+        "patients_of_several_issuers",
         "modality",
         "pixel_aspect",
         "orientation_fits_view",
@@ -137,10 +139,13 @@ def test_groups_modalities_labels_and_distributions_are_compared(tmp_path):
         scanner=["old"] * 80,
     )
     counts = {"found": 82, "read": 80, "set_aside": 2, "reasons": {"label_conflict": 2}}
+    counts |= {"patients_alike": 2, "patients_of_several_issuers": 1}
     found = check(manifest, counts, config, tmp_path / "data_docs", previous)
     broken = {(o["rule"], o["column"]): o for o in found if o["outcome"] == "failed"}
     assert broken.keys() == {
         ("label_conflicts", "label_conflicts"),
+        ("patients_alike", "patients_alike"),
+        ("patients_of_several_issuers", "patients_of_several_issuers"),
         ("by_modality", "rows of DX"),
         ("balance_by_group", "positive_share"),
         ("labels_as_before", "labels_as_before"),
