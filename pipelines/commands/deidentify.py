@@ -73,6 +73,10 @@ def deidentify(
     policy = DeidentificationPolicy()
     if policy_file:
         policy = read_settings(policy_file, DeidentificationPolicy)
+    if policy.text_in_pixels.ocr:
+        from imaging.deidentification.ocr import warm_up
+
+        warm_up()  # what is not installed is told before a key is made
     if not scans.is_dir():
         raise BadInput(f"{scans} is no folder; name the one that holds the images")
     found = find_files(scans)

@@ -13,6 +13,7 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
+from imaging.deidentification import ocr
 from lineage.errors import BadInput
 from lineage.workspace import Workspace
 from pipelines.commands.deidentify import deidentify, reidentify
@@ -164,6 +165,19 @@ def test_a_folder_that_cannot_be_written_is_not_taken_for_the_workspace(
     with pytest.raises(BadInput, match="OUT cannot be written"):
         done(deidentify, scans, tmp_path / "out")
     assert not home.has_secret("pseudonym.key")
+
+
+def test_no_key_is_made_where_the_text_detector_is_not_installed(
+    home: Workspace, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imaging.deidentification.ocr.find_spec", lambda name: None)
+    monkeypatch.setattr("imaging.deidentification.ocr._detector", ocr._detector.__wrapped__)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("text_in_pixels: {ocr: true}\n")
+    for dry in ((), ("--dry-run",)):
+        with pytest.raises(BadInput, match="pip install 'lightbox-mlops\\[ocr\\]'"):
+            done(deidentify, scans, tmp_path / "out", "--policy", policy, *dry)
+    assert not home.has_secret("pseudonym.key") and not (tmp_path / "out").exists()
 
 
 def test_no_key_is_made_beside_a_crosswalk_under_another(
