@@ -31,7 +31,7 @@ test: install  ## the tests
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 torture: install  ## the runner's tests in their long form: thousands of kills, about an hour
-	LIGHTBOX_KILLS=5000 $(BIN)/python -m pytest tests/pipelines/backends tests/test_lifecycle_kills.py
+	LIGHTBOX_KILLS=5000 LIGHTBOX_SEED=$${LIGHTBOX_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/pipelines/backends tests/test_lifecycle_kills.py
 
 golden: install  ## write anew what the engines get; a review shows what changed
 	$(BIN)/python tests/pipelines/golden/renew.py kubeflow
