@@ -438,7 +438,9 @@ def test_a_kill_in_the_middle_leaves_whole_scans_and_no_success_for_others(
     safe: set[str] = set()
 
     def send() -> None:
-        for dataset in datasets:
+        for number, dataset in enumerate(datasets):
+            if number == 40:  # however late the kill comes, it comes in the middle
+                process.wait(60)
             try:
                 if association.send_c_store(dataset).get("Status", -1) == 0:
                     safe.add(dataset.SOPInstanceUID)
