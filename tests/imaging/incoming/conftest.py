@@ -10,6 +10,7 @@ import httpx
 import pydicom
 import pytest
 from orthanc import SENDER, USER, Orthanc, orthanc
+from senders import associated
 
 from imaging.phantom import SCANNERS, write_cohort
 
@@ -51,7 +52,7 @@ def send(port: int, files: list[Path], called: str = "ANY-SCP") -> list[int]:
             (c.abstract_syntax, c.transfer_syntax[0]) for c in entity.requested_contexts
         ]:
             entity.add_requested_context(*context)
-    association = entity.associate("127.0.0.1", port, ae_title=called)
+    association = associated(entity, port, ae_title=called)
     assert association.is_established
     answers = [association.send_c_store(file) for file in files]
     association.release()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+import senders
 from pydicom.uid import (
     MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
@@ -53,7 +54,7 @@ def associated(port: int, *contexts: tuple[str, str], called: str = "ANY-SCP", *
     entity.dimse_timeout = 15
     for abstract, syntax in contexts or [(Verification, ImplicitVRLittleEndian)]:
         entity.add_requested_context(abstract, syntax)
-    return entity.associate("127.0.0.1", port, ae_title=called, **how)
+    return senders.associated(entity, port, ae_title=called, **how)
 
 
 def stored(folder: Path) -> list[pydicom.Dataset]:

@@ -12,6 +12,7 @@ import pydicom
 import pytest
 from click.testing import CliRunner
 from pynetdicom import AE
+from senders import associated
 
 from imaging.phantom import SCANNERS, write_cohort
 from lineage.errors import BadInput
@@ -74,7 +75,7 @@ def scans(folder: Path) -> list[pydicom.Dataset]:
 def sender(port: int, scan: pydicom.Dataset):
     entity = AE("SENDER")
     entity.add_requested_context(scan.SOPClassUID, scan.file_meta.TransferSyntaxUID)
-    return entity.associate("127.0.0.1", port)
+    return associated(entity, port)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
