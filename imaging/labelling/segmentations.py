@@ -109,7 +109,8 @@ def grid(source: "Dataset", macro: Callable[[str], Any] | None = None) -> list[f
         )
         placed = [1.0, float(source.Rows), float(source.Columns), volumes.PLACED_BY_DICOM]
         return [*placed, *map(float, affine.ravel())] if np.isfinite(affine).all() else None
-    except (ArithmeticError, AttributeError, TypeError, ValueError):
+    # The last is pydicom's, of a value representation that there is not.
+    except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError):
         return None
 
 

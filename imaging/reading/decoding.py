@@ -161,6 +161,7 @@ def layout(dataset: "Dataset") -> Layout:
         min(declared.rows, declared.columns, declared.frames) < 1
         or declared.samples != (3 if declared.photometric in COLOUR else 1)
         or allocated not in (1, 8, 16, 32)
+        or (allocated == 1 and declared.signed)  # decoders disagree on what such a bit says
         or not 1 <= declared.bits_stored <= allocated
     ):
         raise SetAside("unreadable_header")

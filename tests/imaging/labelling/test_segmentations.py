@@ -10,8 +10,10 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.tag import Tag
 
 from imaging.labelling.segmentations import LabelMap, grid, label_maps
 from imaging.reading import dicom
@@ -160,6 +162,11 @@ def test_it_says_where_it_lies_so_that_another_grid_of_that_size_is_told_apart(
         assert not same_grid(lies, grid(image) or ())
     del series[0].PixelSpacing
     assert grid(series[0]) is None
+    damaged = RawDataElement(
+        Tag("ImagePositionPatient"), "\x13\x44", 6, b"0\\0\\0 ", 0, False, True
+    )
+    series[1]._dict[damaged.tag] = damaged
+    assert grid(series[1]) is None
 
 
 def test_frames_of_one_image_are_marked_by_their_number(

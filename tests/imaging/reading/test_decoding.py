@@ -60,6 +60,10 @@ def test_frames_beyond_those_declared_are_left_out(dicom_dataset: Callable[..., 
     [
         ({"BitsAllocated": 24}, "unreadable_header"),
         ({"BitsStored": 17}, "unreadable_header"),
+        (
+            {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0, "PixelRepresentation": 1},
+            "unreadable_header",
+        ),
         ({"SamplesPerPixel": 3}, "unreadable_header"),
         ({"NumberOfFrames": -1}, "unreadable_header"),
         ({"Rows": 0}, "unreadable_header"),
