@@ -301,9 +301,22 @@ def _decoded(data: bytes, dataset: "Dataset", decoder: "Decoder", declared: Layo
         length = math.ceil(declared.samples_per_frame / 8)
         options |= {"rows": 1, "columns": length, "bits_allocated": 8, "bits_stored": 8}
     array, _ = decoder.as_array(data, **options)
+    if decoder.is_encapsulated and not packed and not _in_range(array, declared):
+        raise SetAside("undecodable_pixels")
     if packed:
         by_frame = array.reshape(declared.frames, length)
         bits = np.unpackbits(by_frame, axis=1, count=declared.samples_per_frame, bitorder="little")
         array = bits.reshape((declared.frames, declared.rows, declared.columns))
         array = array if declared.frames > 1 else array[0]
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _in_range(array: NDArray[Any], declared: Layout) -> bool:
+    """Whether a codestream held only values that Bits Stored has room for (PS3.3 C.7.6.3.1).
+
+    Others are overlays in the upper bits, or damage; written as they are, they would be read as
+    another picture.
+    """
+    bits = declared.bits_stored
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if declared.signed else (0, (1 << bits) - 1)
+    return bool(array.min() >= low and array.max() <= high)

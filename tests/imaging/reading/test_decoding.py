@@ -9,6 +9,7 @@ import pytest
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.pixels import get_decoder
+from pydicom.uid import JPEG2000Lossless
 
 from imaging.reading import codestreams, decoding, dicom
 from imaging.reasons import SetAside
@@ -78,6 +79,22 @@ def test_declarations_out_of_bounds(
     with pytest.raises(SetAside) as caught:
         dicom.stored_pixels(dicom_dataset(**attributes))
     assert caught.value.reason == expected
+
+
+@pytest.mark.parametrize(("signed", "value"), [(0, 0x1000), (1, 0x800), (1, -0x801)])
+def test_a_codestream_of_values_that_the_header_has_no_room_for(
+    dicom_dataset: Callable[..., Dataset], signed: int, value: int
+) -> None:
+    array = np.full((64, 64), 5, np.int16 if signed else np.uint16)
+    array[3, 3] = value
+    described = {"PixelRepresentation": signed, "BitsStored": 16, "HighBit": 15}
+    dataset = dicom_dataset(array, **described)
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+    assert dicom.stored_pixels(dataset)[3, 3] == value
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    with pytest.raises(SetAside) as caught:
+        dicom.stored_pixels(dataset)
+    assert caught.value.reason == "undecodable_pixels"
 
 
 def test_values_come_in_this_machines_byte_order() -> None:

@@ -77,8 +77,11 @@ def test_a_study_that_names_no_patient_gets_a_code_of_its_own(
         (scans / name).write_bytes(data)
     nowhere = dicom_bytes(PatientID=None, StudyInstanceUID=None, SOPInstanceUID=f"{study}.3")
     (scans / "c").write_bytes(nowhere)
+    # Somebody is named in a value representation that there is not.
+    odd = dicom_bytes(PatientID="Q-2", StudyInstanceUID=study, SOPInstanceUID=f"{study}.4")
+    (scans / "d").write_bytes(odd.replace(b"\x10\0\x20\0LO", b"\x10\0\x20\0L_"))
     cleaned = clean()
-    assert (cleaned.written, cleaned.patients, cleaned.held) == (2, 1, {"no_patient_id": 1})
+    assert (cleaned.written, cleaned.patients, cleaned.held) == (2, 1, {"no_patient_id": 2})
     for path in (tmp_path / "out").rglob("*.dcm"):
         assert study.encode() not in path.read_bytes()
         assert pydicom.dcmread(path).PatientID in set(cleaned.rows["patient_id"])
