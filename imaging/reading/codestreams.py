@@ -16,6 +16,8 @@ _START_OF_FRAME = (
 )
 _START_OF_SCAN, _FILL, _FIRST_MARKER = 0xDA, 0xFF, 0xC0
 _SIZ = b"\xff\x4f\xff\x51"  # begins a JPEG 2000 codestream
+_JP2 = b"\0\0\0\x0cjP  "  # the first box of a JP2 file, of 12 bytes
+_CODESTREAM_BOX = b"jp2c"
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,21 @@ def _jpeg(frame: bytes) -> Iterator[Header]:
 
 def _jpeg2000(frame: bytes) -> Iterator[Header]:
     """Bare or in a JP2 file, whose boxes may hold several: any SIZ may count."""
+    if frame.startswith(_JP2):
+        _walk_boxes(frame)
     position = frame.find(_SIZ)
     while position >= 0:
         right, bottom, left, top = struct.unpack_from(">4L", frame, position + 8)
         components, bits = struct.unpack_from(">HB", frame, position + 40)
         yield Header(bottom - top, right - left, components, (bits & 0x7F) + 1)
         position = frame.find(_SIZ, position + 4)
+
+
+def _walk_boxes(frame: bytes) -> None:
+    """Refuse a box without a length before the codestream's: pydicom would stay there for ever."""
+    position = 12
+    while frame[position + 4 : position + 8] != _CODESTREAM_BOX:
+        (length,) = struct.unpack_from(">L", frame, position)
+        if not length:
+            raise ValueError("a box that ends nowhere")
+        position += length

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
-from imaging.reading import dicom, structure
+from imaging.reading import codestreams, dicom, structure
 from imaging.reasons import SetAside
 from imaging.worker import map_isolated
 
@@ -152,6 +152,20 @@ def test_half_a_codestream_is_truncated(encoded: Callable[[Dataset], bytes], sha
     frame = get_frame(source.PixelData, 0, number_of_frames=1)
     source.PixelData = encapsulate([frame[: int(share * len(frame))]])
     assert reason(encoded(source)) == "truncated"
+
+
+@pytest.mark.timeout(60)
+def test_a_box_that_ends_nowhere_keeps_nobody_waiting(encoded: Callable[[Dataset], bytes]) -> None:
+    """pydicom would read it for ever, and the endpoint with it."""
+    import pydicom.data
+
+    source = pydicom.dcmread(pydicom.data.get_testdata_file("MR_small_jp2klossless.dcm"))
+    frame = get_frame(source.PixelData, 0, number_of_frames=1)
+    first, last = b"\0\0\0\x0cjP  \r\n\x87\n", b"\0\0\0\0jp2c"
+    (header,) = codestreams.headers(first + b"\0\0\0\x08free" + last + frame)
+    assert (header.rows, header.columns) == (64, 64)
+    source.PixelData = encapsulate([first + b"\0\0\0\0free" + last + frame])
+    assert reason(encoded(source)) == "undecodable_pixels"
 
 
 def test_a_palette_whose_segments_repeat_each_other_does_not_grow(
