@@ -194,11 +194,8 @@ def _examine_dicom(data: bytes, facts: Facts, worker: _Worker) -> None:
         if not (worker.how.by_study and identifiers["StudyInstanceUID"]):
             raise SetAside("no_patient_id")
         # What the code is made of; it is never written.
-        identifiers["PatientID"] = identifiers["StudyInstanceUID"]
-        try:
-            source.PatientID = identifiers["StudyInstanceUID"]
-        except Exception:  # pydicom's decoders raise anything: it names somebody, but not legibly
-            raise SetAside("no_patient_id") from None
+        with decoding.honest_header():  # a PatientID that does not decode names somebody
+            source.PatientID = identifiers["PatientID"] = identifiers["StudyInstanceUID"]
     regions = burned_in.text_regions(source, stored, policy.text_in_pixels)
     facts["masked"] = bool(regions)
     stored = burned_in.masked(stored, regions, source) if regions else stored
